@@ -1,0 +1,1 @@
+"""One script per performance claim; each prints one JSON line."""

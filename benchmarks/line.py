@@ -1,0 +1,43 @@
+"""What does a benchmark print? One JSON line: name, value, unit, baseline, ratio, machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """The processor's name, the cores this process may use, memory in GiB, and the versions that matter."""
+    import numpy
+    import torch
+
+    cpu = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def emit(
+    *, name: str, value: float, unit: str, baseline: dict[str, Any] | None, ratio: float | None, **extra: Any
+) -> None:
+    """Print the line. ``baseline`` names what was compared and its value; ``ratio`` says how many times better we are."""
+    line = {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "ratio": ratio,
+        **extra,
+        "machine": machine(),
+    }
+    print(json.dumps(line))

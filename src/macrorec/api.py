@@ -1,0 +1,250 @@
+"""What is a model, and what does it train on? Read this first.
+
+Shape letters: B batch, U users, I items, E edges, D embedding, N negatives per positive.
+
+A model file exports ``MODEL``, a subclass of one of three classes:
+
+- ``Model``      anything that can score a pair; the general case.
+- ``TwoTower``   ``encode() -> (U, I)`` vectors whose inner product *is* the score: it can retrieve from an index.
+- ``ItemLinear`` a user's scores are a linear map of the user's row of items: new users cost nothing.
+
+It learns in one of two ways: by ``losses(batch)`` under ``macrorec.train.trainer.train``, with the batch kind that it
+declares in ``batches``; or by ``solve(graph, generator)``, in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from macrorec.graph.bipartite import Edges, Graph
+
+# --- batch kinds: declared by the model, made by the sampler ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pairwise:
+    """(user, positive item, n negative items) of the target behaviour. Makes ``PairBatch``."""
+
+    n: int = 1
+    """Negatives per positive, drawn uniformly over items."""
+    true_negatives: bool = False
+    """Redraw negatives until none is an edge of the target behaviour."""
+    by: Literal["edge", "user"] = "edge"
+    """``edge``: every edge once per epoch, in random order. ``user``: as many draws, user uniform, then one of its items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """(user, item, label) with n negatives, label 0, to every positive edge, label 1. Makes ``PointBatch``."""
+
+    n: int = 1
+    true_negatives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserRows:
+    """Whole user rows of the target behaviour. Makes ``RowBatch``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows of the log that carry a label, as they are. Makes ``PointBatch``."""
+
+
+BatchKind = Pairwise | Pointwise | UserRows | Labelled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairBatch:
+    """Positives and their negatives, int64 numbers."""
+
+    users_B: Tensor
+    items_B: Tensor
+    negatives_BN: Tensor
+    generator: torch.Generator
+    """For dropout and the like: seeded by (seed, epoch, step), so that a resumed run draws the same."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointBatch:
+    """Pairs with labels in [0, 1], float32."""
+
+    users_B: Tensor
+    items_B: Tensor
+    labels_B: Tensor
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowBatch:
+    """Users and their items in CSR form: the items of users_B[b] are items_E[start_B[b] : start_B[b + 1]]."""
+
+    users_B: Tensor
+    start_B: Tensor
+    items_E: Tensor
+    generator: torch.Generator
+
+
+Batch = PairBatch | PointBatch | RowBatch
+Step = Callable[[Tensor], None]
+"""``step(loss)``: zero the gradients, backward, one optimiser step."""
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """Scores pairs. Subclasses set ``Config``; every parameter is registered and reached by some loss term."""
+
+    Config: ClassVar[type]
+    """A frozen, keyword-only, slotted dataclass; every field has the paper's value and a docstring."""
+    batches: BatchKind | None = None
+    """The batch kind, on the class, or set in ``__init__`` where the config decides; None for closed form."""
+    exceptions: ClassVar[dict[str, str]] = {}
+    """Contract tests that this model is known to fail, by test name, each with its reason."""
+
+    config: Any
+    n_users: int
+    n_items: int
+
+    def __init__(self, config: Any, graph: Graph) -> None:
+        super().__init__()
+        self.config = config
+        self.n_users = graph.n_users
+        self.n_items = graph.n_items
+
+    @classmethod
+    def from_graph(cls, config: Any, graph: Graph, generator: torch.Generator) -> Self:
+        """Build and initialise for ``graph``; all randomness comes from ``generator`` (CPU)."""
+        model = cls(config, graph)
+        model.initialise(generator)
+        return model
+
+    @classmethod
+    def memory(cls, config: Any, graph: Graph) -> int:
+        """Estimate, in bytes, of what building, training and scoring will hold at once, optimiser included."""
+        return 0
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the initial value of every parameter from ``generator``."""
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Named scalar terms; the trainer minimises their sum."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained by batches")
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """One batch; models with several optimiser steps per batch override this."""
+        terms = self.losses(batch)
+        step(torch.stack([term for term in terms.values()]).sum())
+        return terms
+
+    def solve(self, graph: Graph, generator: torch.Generator) -> None:
+        """Fit in closed form; called instead of training where ``batches`` is None."""
+
+    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
+        """Scores of pairs, shape (B,)."""
+        raise NotImplementedError
+
+    def score_all(self, users_B: Tensor) -> Tensor:
+        """Scores of every item for each user, shape (B, I). The caller keeps B small."""
+        pairs_u = users_B.repeat_interleave(self.n_items)
+        pairs_i = torch.arange(self.n_items, device=users_B.device).repeat(len(users_B))
+        return self.score(pairs_u, pairs_i).view(len(users_B), self.n_items)
+
+    def fold_in(self, history: Edges) -> Tensor:
+        """Scores (B, I) for B users outside train, given their target edges over this model's items."""
+        raise NotImplementedError(f"{type(self).__name__} cannot score a user that it was not trained on")
+
+    def contributions(self, user_items_H: Tensor, item: int) -> Tensor | None:
+        """What each of a user's items adds to the score of ``item``, shape (H,), summing to it; None if it is no sum."""
+        return None
+
+
+class TwoTower(Model):
+    """A model whose score is the inner product of a user vector and an item vector."""
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        """All user vectors (U, D) and all item vectors (I, D)."""
+        raise NotImplementedError
+
+    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
+        users_UD, items_ID = self.encode()
+        return (users_UD[users_B] * items_ID[items_B]).sum(-1)
+
+    def score_all(self, users_B: Tensor) -> Tensor:
+        users_UD, items_ID = self.encode()
+        return users_UD[users_B] @ items_ID.T
+
+    def fold_in(self, history: Edges) -> Tensor:
+        users_BD = self.fold_in_vectors(history)
+        return users_BD @ self.encode()[1].T
+
+    def fold_in_vectors(self, history: Edges) -> Tensor:
+        """User vectors (B, D) for new users.
+
+        Implicit-feedback ridge regression on the frozen item vectors (Hu, Koren & Volinsky 2008, eq. 4, with confidence
+        1 + a on the user's items): (V'V + a V_h'V_h + l I)^-1 (1 + a) V_h' 1, with l and a relative to the mean
+        eigenvalue of V'V and to I / h.
+        """
+        items_ID = self.encode()[1].detach()
+        gram_DD = items_ID.T @ items_ID
+        ridge = 0.1 * gram_DD.diagonal().mean()
+        eye = torch.eye(len(gram_DD), device=gram_DD.device)
+        vectors = []
+        for start, stop in zip(history.start_U[:-1].tolist(), history.start_U[1:].tolist(), strict=True):
+            own_HD = items_ID[history.item_E[start:stop].to(items_ID.device)]
+            alpha = self.n_items / max(stop - start, 1)
+            system = gram_DD + alpha * own_HD.T @ own_HD + ridge * eye
+            vectors.append(torch.linalg.solve(system + 1e-12 * eye, (1 + alpha) * own_HD.sum(0)))
+        return torch.stack(vectors) if vectors else items_ID.new_zeros(0, items_ID.shape[1])
+
+
+class ItemLinear(Model):
+    """score(u, i) = sum over u's train items h of S[h, i]. Keeps train rows as buffers, so that it is complete by itself."""
+
+    start_U: Tensor
+    item_E: Tensor
+
+    def __init__(self, config: Any, graph: Graph) -> None:
+        super().__init__(config, graph)
+        self.register_buffer("start_U", graph.target.start_U.clone())
+        self.register_buffer("item_E", graph.target.item_E.clone())
+
+    def apply_rows(self, start_B: Tensor, items_E: Tensor) -> Tensor:
+        """Scores (B, I) of users whose items are items_E[start_B[b] : start_B[b + 1]]."""
+        raise NotImplementedError
+
+    def similar(self, items_H: Tensor, items_B: Tensor) -> Tensor:
+        """The entries S[h, i] as a block (H, B)."""
+        raise NotImplementedError
+
+    def rows(self, users_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The train rows of ``users_B`` in CSR form: start_B (B + 1,) and items_E."""
+        return take_rows(self.start_U, self.item_E, users_B)
+
+    def score_all(self, users_B: Tensor) -> Tensor:
+        return self.apply_rows(*self.rows(users_B))
+
+    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
+        scores = [self.score_all(user.view(1))[0, item] for user, item in zip(users_B, items_B, strict=True)]
+        return torch.stack(scores) if scores else torch.zeros(0, device=users_B.device)
+
+    def fold_in(self, history: Edges) -> Tensor:
+        device = self.start_U.device
+        return self.apply_rows(history.start_U.to(device), history.item_E.to(device))
+
+    def contributions(self, user_items_H: Tensor, item: int) -> Tensor:
+        return self.similar(user_items_H, torch.tensor([item], device=user_items_H.device)).squeeze(1)
+
+
+def take_rows(start_U: Tensor, item_E: Tensor, users_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The CSR rows ``users_B`` of (start_U, item_E): new row pointers (B + 1,) and items."""
+    begin, size = start_U[users_B], start_U[users_B + 1] - start_U[users_B]
+    start_B = torch.zeros(len(users_B) + 1, dtype=start_U.dtype, device=start_U.device)
+    torch.cumsum(size, 0, out=start_B[1:])
+    offset = (begin - start_B[:-1]).repeat_interleave(size)
+    return start_B, item_E[offset + torch.arange(int(start_B[-1]), device=start_U.device)]

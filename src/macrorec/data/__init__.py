@@ -1,0 +1,1 @@
+"""Raw log -> Interactions -> Split. Knows nothing of torch."""

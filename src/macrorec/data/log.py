@@ -1,0 +1,167 @@
+"""What do all stages share? Interactions (one table), its behaviours, and the Split that owns the clock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from macrorec.data.vocab import Vocab
+from macrorec.errors import DataError
+
+COLUMNS = ("user_id", "item_id", "behavior", "timestamp", "weight", "label")
+"""Columns of a raw log, in order; only the first two are required."""
+
+Role = Literal["target", "auxiliary", "negative"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Behavior:
+    """One kind of event and what it means."""
+
+    name: str
+    """As it stands in the log's ``behavior`` column."""
+    role: Role = "target"
+    """``target`` is what we recommend for; ``auxiliary`` is evidence; ``negative`` speaks against the item."""
+    weight: float = 1.0
+    """Multiplies the weight of every event of this behaviour."""
+    mask: bool = True
+    """Whether items with this behaviour in train are left out of a user's ranking."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interactions:
+    """The one table every stage shares: arrays of shape (E,), with their vocabularies. Row order carries no meaning.
+
+    Missing columns are None: no time, weight 1, no label.
+    """
+
+    users: Vocab
+    items: Vocab
+    behaviors: tuple[Behavior, ...]
+    """All behaviours; exactly one has the role ``target``, and it stands last."""
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    behavior: npt.NDArray[np.int8]
+    """Index into ``behaviors``."""
+    time: npt.NDArray[np.int64] | None = None
+    """In the unit that the source declared (seconds or milliseconds)."""
+    weight: npt.NDArray[np.float32] | None = None
+    label: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        roles = [b.role for b in self.behaviors]
+        if roles.count("target") != 1 or roles[-1] != "target":
+            raise DataError(f"exactly one behaviour must have the role 'target', and stand last; got {self.behaviors}")
+        for name in ("user", "item", "behavior", "time", "weight", "label"):
+            column = getattr(self, name)
+            assert column is None or column.shape == self.user.shape, name
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def target(self) -> int:
+        """Index of the target behaviour: the last."""
+        return len(self.behaviors) - 1
+
+    def take(self, rows: npt.NDArray[Any]) -> Interactions:
+        """The rows of a boolean mask or an index array, over the same vocabularies."""
+        changed: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows]
+            for name in ("user", "item", "behavior", "time", "weight", "label")
+        }
+        return replace(self, **changed)
+
+    def of(self, role: Role) -> Interactions:
+        """The rows whose behaviour has ``role``."""
+        wanted = np.array([b.role == role for b in self.behaviors])
+        return self.take(wanted[self.behavior])
+
+    def frame(self) -> pl.DataFrame:
+        """External ids and all present columns, under the names of ``COLUMNS``."""
+        names = pl.Series([b.name for b in self.behaviors], dtype=pl.String)
+        columns: dict[str, pl.Series] = {
+            "user_id": self.users.ids_of(self.user),
+            "item_id": self.items.ids_of(self.item),
+            "behavior": names.gather(pl.Series(self.behavior.astype(np.int64))),
+        }
+        for column, values in (("timestamp", self.time), ("weight", self.weight), ("label", self.label)):
+            if values is not None:
+                columns[column] = pl.Series(values)
+        return pl.DataFrame(columns)
+
+    def digest(self) -> str:
+        """SHA-256 over ids, behaviours and all rows in canonical order: equal content, equal digest."""
+        hasher = hashlib.sha256(repr(self.behaviors).encode())
+        for vocab in (self.users, self.items):
+            for ids in vocab.ids.cast(pl.String):
+                hasher.update(ids.encode() + b"\0")
+        present = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
+        order = np.lexsort([getattr(self, name) for name in reversed(present)])
+        for name in present:
+            hasher.update(name.encode() + np.ascontiguousarray(getattr(self, name)[order]).tobytes())
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Train, valid and test over the same vocabularies, and the protocol that made them.
+
+    Whatever learns or counts (vocabulary policy aside) sees ``train`` only. ``valid`` and ``test`` may be empty.
+    """
+
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    protocol: Mapping[str, Any]
+    """The split's configuration as plain values."""
+    report: tuple[Mapping[str, Any], ...] = field(default=())
+    """Row counts: one mapping per step, with keys ``step``, ``rows``, ``users``, ``items`` and ``note``."""
+
+    def __post_init__(self) -> None:
+        for part in (self.valid, self.test):
+            assert part.users is self.train.users and part.items is self.train.items, "parts share vocabularies"
+
+    @property
+    def users(self) -> Vocab:
+        return self.train.users
+
+    @property
+    def items(self) -> Vocab:
+        return self.train.items
+
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        return self.train.behaviors
+
+    def part(self, name: Literal["train", "valid", "test"]) -> Interactions:
+        """The part called ``name``."""
+        part: Interactions = getattr(self, name)
+        return part
+
+    def with_valid_in_train(self) -> Split:
+        """The split for the final fit: valid rows join train, and valid is empty. Test is untouched."""
+        none = self.valid.take(np.zeros(len(self.valid), dtype=bool))
+        return replace(self, train=concat(self.train, self.valid), valid=none)
+
+    def digest(self) -> str:
+        """SHA-256 of the three parts."""
+        parts = (self.train.digest() + self.valid.digest() + self.test.digest()).encode()
+        return hashlib.sha256(parts).hexdigest()
+
+
+def concat(*parts: Interactions) -> Interactions:
+    """The rows of all parts over their one pair of vocabularies. A column must be present in all parts or in none."""
+    first = parts[0]
+    columns: dict[str, Any] = {}
+    for name in ("user", "item", "behavior", "time", "weight", "label"):
+        present = [getattr(part, name) is not None for part in parts]
+        assert all(present) or not any(present), name
+        columns[name] = np.concatenate([getattr(part, name) for part in parts]) if all(present) else None
+    return replace(first, **columns)

@@ -1,0 +1,1 @@
+"""Measure a model: metrics, full ranking, links, clicks, comparison of runs."""

@@ -1,0 +1,1 @@
+"""Split.train -> Graph: what models may know."""

@@ -1,0 +1,116 @@
+"""Who did what in train? One unique, sorted edge array per behaviour: all that a model may know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from macrorec.data.log import Behavior, Interactions, Split
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edges:
+    """Unique (user, item) pairs of one behaviour, sorted by user, then item. All tensors live on the CPU."""
+
+    user_E: Tensor
+    """User numbers, int64, shape (E,)."""
+    item_E: Tensor
+    """Item numbers, int64, shape (E,)."""
+    weight_E: Tensor
+    """Sum over the edge's events of event weight x behaviour weight, float32, shape (E,)."""
+    count_E: Tensor
+    """Number of events behind the edge, int64, shape (E,)."""
+    start_U: Tensor
+    """Row pointers, int64, shape (U + 1,): the edges of user u are start_U[u] : start_U[u + 1]."""
+
+    def __len__(self) -> int:
+        return len(self.user_E)
+
+    def csr(self, n_items: int, *, weighted: bool = False) -> sp.csr_matrix:
+        """The (U, I) matrix, float32, of ones or of ``weight_E``; indices are sorted, none is repeated."""
+        values = self.weight_E.numpy() if weighted else np.ones(len(self), dtype=np.float32)
+        shape = (len(self.start_U) - 1, n_items)
+        return sp.csr_matrix((values, self.item_E.numpy().astype(np.int32), self.start_U.numpy()), shape=shape)
+
+    def degrees(self, n_items: int) -> tuple[Tensor, Tensor]:
+        """Edges per user (U,) and per item (I,), int64."""
+        return self.start_U.diff(), torch.bincount(self.item_E, minlength=n_items)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A bipartite multi-behaviour graph: one ``Edges`` per behaviour, target last."""
+
+    n_users: int
+    n_items: int
+    behaviors: tuple[Behavior, ...]
+    edges: tuple[Edges, ...]
+
+    @property
+    def target(self) -> Edges:
+        """The edges of the target behaviour."""
+        return self.edges[-1]
+
+    @property
+    def n_nodes(self) -> int:
+        """U + I; in a joint numbering item i is node n_users + i."""
+        return self.n_users + self.n_items
+
+    def masked(self) -> sp.csr_matrix:
+        """(U, I) pattern of all edges whose behaviour's mask policy leaves them out of rankings; sorted indices."""
+        union = sp.csr_matrix((self.n_users, self.n_items), dtype=np.float32)
+        for behavior, edges in zip(self.behaviors, self.edges, strict=True):
+            if behavior.mask:
+                union = union + edges.csr(self.n_items)
+        union.sort_indices()
+        return union
+
+
+def build(train: Interactions) -> Graph:
+    """The graph of ``train``: per behaviour, events of one pair become one edge."""
+    edges = tuple(
+        edges_of(rows.user, rows.item, len(train.users), len(train.items), rows.weight, scale=behavior.weight)
+        for number, behavior in enumerate(train.behaviors)
+        for rows in (train.take(train.behavior == number),)
+    )
+    return Graph(len(train.users), len(train.items), train.behaviors, edges)
+
+
+def from_split(split: Split) -> Graph:
+    """The graph of ``split.train``, the only part that a graph is ever built from."""
+    return build(split.train)
+
+
+def edges_of(
+    user: npt.NDArray[Any],
+    item: npt.NDArray[Any],
+    n_users: int,
+    n_items: int,
+    weight: npt.NDArray[Any] | None = None,
+    *,
+    scale: float = 1.0,
+) -> Edges:
+    """Unique sorted edges of event arrays ``user`` and ``item``, shape (n,); ``weight`` defaults to one per event."""
+    key = user.astype(np.int64) * n_items + item
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    count = np.diff(first, append=len(key))
+    events = np.ones(len(key), dtype=np.float64) if weight is None else weight[order].astype(np.float64)
+    total = np.add.reduceat(events, first) if len(key) else np.zeros(0)
+    unique = key[first]
+    start = np.zeros(n_users + 1, dtype=np.int64)
+    np.cumsum(np.bincount(unique // n_items, minlength=n_users) if n_items else np.zeros(n_users), out=start[1:])
+    return Edges(
+        user_E=torch.from_numpy(unique // max(n_items, 1)),
+        item_E=torch.from_numpy(unique % max(n_items, 1)),
+        weight_E=torch.from_numpy((total * scale).astype(np.float32)),
+        count_E=torch.from_numpy(count.astype(np.int64)),
+        start_U=torch.from_numpy(start),
+    )

@@ -1,0 +1,1 @@
+"""Functions that return a RunConfig, one per table cell that we claim."""

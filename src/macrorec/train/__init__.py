@@ -1,0 +1,1 @@
+"""Fit a model: samplers and the one training loop."""
