@@ -1,4 +1,4 @@
-"""From a raw behaviour log to live recommendations. ``macrorec.fit`` is the short way in; see README.md for the tree."""
+"""From a raw behaviour log to live recommendations. ``macrorec.fit`` is the short way in."""
 
 from __future__ import annotations
 
