@@ -1,0 +1,170 @@
+"""What does a server load? A bundle: one folder, no pickle, every file under a checksum.
+
+manifest.json          format version, macrorec version, sha256 of every other file; written last
+config.json            model (name and config), behaviours, and what the caller keeps with it
+users.parquet          user_id, row n is number n
+items.parquet          item_id, popularity (distinct users of the target behaviour in train)
+graph.safetensors      per behaviour r: r.start_U, r.item_E, r.weight_E, r.count_E
+weights.safetensors    the model's state
+vectors.safetensors    users_UD, items_ID; only for a TwoTower
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from macrorec import __version__, configs, files, models
+from macrorec.api import Model, TwoTower
+from macrorec.data.log import Behavior
+from macrorec.data.vocab import Vocab
+from macrorec.errors import DataError
+from macrorec.graph.bipartite import Edges, Graph
+
+FORMAT = "macrorec-bundle"
+VERSION = 1
+"""Counts up when an older macrorec could no longer read what a newer one writes."""
+MANIFEST = "manifest.json"
+REQUIRED = ("config.json", "users.parquet", "items.parquet", "graph.safetensors", "weights.safetensors")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A fitted model with all that is needed to recommend from it."""
+
+    folder: Path
+    model: Model
+    """On the CPU, in evaluation mode."""
+    graph: Graph
+    """The graph that the model was fitted on."""
+    users: Vocab
+    items: Vocab
+    config: Mapping[str, Any]
+    """What the caller of ``save`` kept with it, such as the run's configuration."""
+    popularity: npt.NDArray[np.int64]
+    """Distinct users of the target behaviour per item, shape (I,)."""
+
+    @staticmethod
+    def save(
+        folder: str | Path,
+        model: Model,
+        graph: Graph,
+        users: Vocab,
+        items: Vocab,
+        config: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write a bundle to ``folder``, whole or not at all; an older bundle there is replaced, anything else is kept.
+
+        ``config``: plain values to keep with it. Raises UserError if ``folder`` is something else than a bundle.
+        """
+        place = Path(folder)
+        assert (len(users), len(items)) == (graph.n_users, graph.n_items), "vocabularies and graph belong together"
+        behaviors = [configs.plain(behavior) for behavior in graph.behaviors]
+        popularity = graph.target.degrees(graph.n_items)[1]
+        with files.new_folder(place, MANIFEST) as new:
+            described = {
+                "model": configs.plain_model(model.config),
+                "behaviors": behaviors,
+                "config": dict(config or {}),
+            }
+            files.write_json(new / "config.json", described)
+            _write_frame(new / "users.parquet", pl.DataFrame({"user_id": users.ids}))
+            _write_frame(new / "items.parquet", pl.DataFrame({"item_id": items.ids, "popularity": popularity.numpy()}))
+            files.write_tensors(new / "graph.safetensors", _graph_tensors(graph))
+            files.write_tensors(new / "weights.safetensors", model.state_dict())
+            if isinstance(model, TwoTower):
+                with torch.no_grad():
+                    users_UD, items_ID = model.encode()
+                files.write_tensors(new / "vectors.safetensors", {"users_UD": users_UD, "items_ID": items_ID})
+            sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
+            manifest = {"format": FORMAT, "version": VERSION, "macrorec": __version__, "sha256": sums}
+            files.write_json(new / MANIFEST, manifest)
+        return place
+
+    @staticmethod
+    def load(folder: str | Path) -> Bundle:
+        """Read a bundle, after checking every file. Raises DataError for what is missing, changed, or too new."""
+        place = Path(folder)
+        check(place)
+        try:
+            described = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            behaviors = tuple(configs.parse(Behavior, behavior) for behavior in described["behaviors"])
+            users = Vocab(pl.read_parquet(place / "users.parquet")["user_id"])
+            items_frame = pl.read_parquet(place / "items.parquet")
+            items = Vocab(items_frame["item_id"])
+            tensors = load_file(place / "graph.safetensors")
+            edges = tuple(_edges(tensors, r, len(users), len(items)) for r in range(len(behaviors)))
+            graph = Graph(len(users), len(items), behaviors, edges)
+            config = configs.parse_model(described["model"])
+            model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
+            model.load_state_dict(load_file(place / "weights.safetensors"), strict=True)
+        except (
+            KeyError,
+            TypeError,
+            RuntimeError,
+            json.JSONDecodeError,
+            SafetensorError,
+            pl.exceptions.PolarsError,
+        ) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{place} cannot be read as a bundle: {reason}") from error
+        popularity = items_frame["popularity"].to_numpy().astype(np.int64)
+        return Bundle(place, model.eval(), graph, users, items, described["config"], popularity)
+
+
+def check(folder: Path) -> Mapping[str, Any]:
+    """The manifest of the bundle in ``folder``, if every file is there and has its sha256; else DataError."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a bundle: there is no such folder")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{folder} is not a bundle: {MANIFEST} does not say {FORMAT!r}")
+    version, sums = manifest.get("version"), manifest.get("sha256")
+    if not isinstance(version, int) or version > VERSION:
+        raise DataError(
+            f"{folder} has bundle format {version}, newer than {VERSION}, the last that this macrorec reads"
+        )
+    if not isinstance(sums, dict) or not all(Path(name).name == name for name in sums):
+        raise DataError(f"{folder / MANIFEST} does not list plain file names with their sha256")
+    for name in [*REQUIRED, *sums]:
+        if name not in sums or not (folder / name).is_file():
+            raise DataError(f"{folder} is incomplete: {name} is missing")
+    for name, wanted in sums.items():
+        if files.sha256(folder / name) != wanted:
+            raise DataError(f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}")
+    return manifest
+
+
+def _write_frame(path: Path, frame: pl.DataFrame) -> None:
+    files.write(path, frame.write_parquet)
+
+
+def _graph_tensors(graph: Graph) -> dict[str, torch.Tensor]:
+    names = ("start_U", "item_E", "weight_E", "count_E")
+    return {f"{r}.{name}": getattr(edges, name) for r, edges in enumerate(graph.edges) for name in names}
+
+
+def _edges(tensors: Mapping[str, torch.Tensor], r: int, n_users: int, n_items: int) -> Edges:
+    """The edges of behaviour ``r``, refused where a number points outside: native code trusts them."""
+    start_U, item_E = tensors[f"{r}.start_U"], tensors[f"{r}.item_E"]
+    size = start_U.diff()
+    sound = len(start_U) == n_users + 1 and int(start_U[0]) == 0 and int(start_U[-1]) == len(item_E)
+    if not sound or bool((size < 0).any()) or bool(((item_E < 0) | (item_E >= n_items)).any()):
+        raise DataError(f"the graph of behaviour {r} does not fit {n_users} users and {n_items} items")
+    user_E = torch.arange(n_users).repeat_interleave(size)
+    return Edges(user_E, item_E, tensors[f"{r}.weight_E"], tensors[f"{r}.count_E"], start_U)

@@ -1,0 +1,114 @@
+"""Where does a run leave its results? In runs/<recipe>-<seed>-<hash8>, finished when ``metrics.json`` is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from macrorec import files
+from macrorec.bundle import Bundle
+from macrorec.errors import DataError
+
+__all__ = ["Bundle", "Run"]
+FINISHED = "metrics.json"
+"""Written last: a folder without it holds an interrupted run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's folder.
+
+    config.json          the resolved configuration
+    weights.safetensors  the fitted model's state
+    history.json         per stage: losses, seconds and validation metrics of each epoch
+    per_user-PART.parquet  user_id and a column per metric
+    provenance.json      versions, command, data digest and row report, machine, times, seeds, mask policy
+    metrics.json         {valid: {...}, test: {...}}; written last
+    """
+
+    folder: Path
+
+    @staticmethod
+    def open(folder: str | Path) -> Run:
+        """The finished run in ``folder``. Raises DataError if there is none."""
+        run = Run(Path(folder))
+        if not run.finished:
+            state = (
+                "is interrupted: run it again to finish it" if (run.folder / "config.json").is_file() else "is no run"
+            )
+            raise DataError(f"{run.folder} {state} ({FINISHED} is missing)")
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's name, <recipe>-<seed>-<hash8>."""
+        return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether all results are there."""
+        return (self.folder / FINISHED).is_file()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration as plain values."""
+        return self._json("config.json")
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Metrics by part."""
+        return self._json(FINISHED)
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """What training recorded, by stage."""
+        return self._json("history.json")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        return self._json("provenance.json")
+
+    def per_user(self, part: str) -> pl.DataFrame:
+        """user_id and a column per metric, for the users of ``part`` that have relevant items."""
+        path = self.folder / f"per_user-{part}.parquet"
+        if not path.is_file():
+            raise DataError(f"{self.folder} has no results for part {part!r}")
+        return pl.read_parquet(path)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The fitted model's state, on the CPU."""
+        try:
+            return load_file(self.folder / "weights.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{self.folder / 'weights.safetensors'} cannot be read: {error}") from error
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``value`` to the JSON file ``name``, whole or not at all."""
+        files.write_json(self.folder / name, value)
+
+    def write_weights(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Write the model's state."""
+        files.write_tensors(self.folder / "weights.safetensors", state)
+
+    def write_per_user(self, part: str, frame: pl.DataFrame) -> None:
+        """Write per-user results of ``part``."""
+        files.write(self.folder / f"per_user-{part}.parquet", frame.write_parquet)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        return value
