@@ -34,7 +34,7 @@ def squared(score_B: Tensor, label_B: Tensor) -> Tensor:
 
 
 def l2_rows(*rows_BD: Tensor) -> Tensor:
-    """1/(2B) sum over all given arrays of |rows|^2, B the rows of the first   (He et al. 2020, as in the authors' code).
+    """1/(2B) sum over all given arrays of |rows|^2, B the rows of the first   (LightGCN's authors' code).
 
     Give the layer-0 rows of the batch, repeats included: users (B, D), positives (B, D), negatives (B N, D).
     """

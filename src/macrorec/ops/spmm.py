@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def spmm(matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None = None, *, 
     ``weight_E`` (E,), in the order of entries (by row, then column), takes the place of the stored values.
     ``transpose`` multiplies by the transpose, (M, D) to (N, D), with weights in the same order of entries.
     """
-    y_MD: Tensor = _Product.apply(matrix, x_ND, weight_E, transpose)
+    y_MD: Tensor = _Product.apply(matrix, x_ND, weight_E, transpose)  # type: ignore[no-untyped-call]
     return y_MD
 
 
@@ -86,7 +87,9 @@ def _multiply(matrix: SparseMatrix, x: Tensor, weight_E: Tensor | None, transpos
     else:
         start, index, shape = matrix.start_M, matrix.col_E, matrix.shape
         value = matrix.value_E if weight_E is None else weight_E
-    csr = torch.sparse_csr_tensor(start.int(), index, value.to(x.dtype), size=shape, check_invariants=False)
+    with warnings.catch_warnings():  # torch calls its CSR layout beta, once per process
+        warnings.simplefilter("ignore", UserWarning)
+        csr = torch.sparse_csr_tensor(start.int(), index, value.to(x.dtype), size=shape, check_invariants=False)
     return csr @ x.contiguous()
 
 
