@@ -34,11 +34,12 @@ class Behavior:
     """Whether items with this behaviour in train are left out of a user's ranking."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Interactions:
-    """The one table every stage shares: arrays of shape (E,), with their vocabularies. Row order carries no meaning.
+    """The one table every stage shares: arrays of shape (E,), with their vocabularies.
 
-    Missing columns are None: no time, weight 1, no label.
+    Missing columns are None: no time, weight 1, no label. ``prepare`` puts rows in canonical order, by (time, original
+    row), or without times by content, and ``take`` keeps it; only time-based cuts read it, to break ties of time.
     """
 
     users: Vocab
@@ -64,6 +65,10 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def __repr__(self) -> str:
+        names = "/".join(b.name for b in self.behaviors)
+        return f"Interactions({len(self)} rows of {names}, {len(self.users)} users, {len(self.items)} items)"
 
     @property
     def target(self) -> int:
@@ -101,7 +106,7 @@ class Interactions:
         hasher = hashlib.sha256(repr(self.behaviors).encode())
         for vocab in (self.users, self.items):
             for ids in vocab.ids.cast(pl.String):
-                hasher.update(ids.encode() + b"\0")
+                hasher.update(f"{len(ids)} {ids}\0".encode())
         present = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
         order = np.lexsort([getattr(self, name) for name in reversed(present)])
         for name in present:
@@ -122,7 +127,8 @@ class Split:
     protocol: Mapping[str, Any]
     """The split's configuration as plain values."""
     report: tuple[Mapping[str, Any], ...] = field(default=())
-    """Row counts: one mapping per step, with keys ``step``, ``rows``, ``users``, ``items`` and ``note``."""
+    """Row counts: one mapping per step, with keys ``step``, ``rows``, ``users``, ``items`` (after it), ``dropped``
+    (rows lost in it) and ``note``. Before the cuts counts are over all parts."""
 
     def __post_init__(self) -> None:
         for part in (self.valid, self.test):
@@ -157,11 +163,15 @@ class Split:
 
 
 def concat(*parts: Interactions) -> Interactions:
-    """The rows of all parts over their one pair of vocabularies. A column must be present in all parts or in none."""
-    first = parts[0]
+    """The rows of all parts, one after the other, over their one pair of vocabularies.
+
+    A part without weights has weight 1; times and labels are kept if all parts have them.
+    """
+    assert all(part.users is parts[0].users and part.items is parts[0].items for part in parts)
     columns: dict[str, Any] = {}
     for name in ("user", "item", "behavior", "time", "weight", "label"):
-        present = [getattr(part, name) is not None for part in parts]
-        assert all(present) or not any(present), name
-        columns[name] = np.concatenate([getattr(part, name) for part in parts]) if all(present) else None
-    return replace(first, **columns)
+        values = [getattr(part, name) for part in parts]
+        if name == "weight" and any(value is not None for value in values):
+            values = [np.ones(len(p), np.float32) if v is None else v for p, v in zip(parts, values, strict=True)]
+        columns[name] = None if any(value is None for value in values) else np.concatenate(values)
+    return replace(parts[0], **columns)

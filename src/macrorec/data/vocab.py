@@ -73,9 +73,17 @@ class Vocab:
         return self.ids.gather(pl.Series(np.asarray(numbers, dtype=np.int64)))
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> tuple[Vocab, npt.NDArray[np.int64]]:
-        """The vocabulary of the kept rows, in order, and the map old -> new number, shape (len(self),), -1 if dropped."""
+        """The vocabulary of the kept rows, in order, and the map old -> new number of shape (len(self),), -1: dropped."""
         renumber = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int64)
         return Vocab(self.ids.filter(pl.Series(keep))), renumber
+
+
+def sorted_vocab(ids: Sequence[pl.Series]) -> Vocab:
+    """The vocabulary of all ``ids``, repeats allowed, in sorted order: by value if all are integers, else by bytes."""
+    canonical = [_canonical(series.alias("id").unique()) for series in ids]
+    if len({series.dtype for series in canonical}) > 1:
+        canonical = [series.cast(pl.String) for series in canonical]
+    return Vocab(pl.concat(canonical).unique().sort())
 
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -88,7 +96,7 @@ def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def _canonical(series: pl.Series) -> pl.Series:
-    if series.dtype.is_integer():
+    if series.dtype.is_integer() and series.cast(pl.Int64, strict=False).null_count() == series.null_count():
         return series.cast(pl.Int64)
     if series.dtype == pl.Null and not len(series):
         return series.cast(pl.String)
