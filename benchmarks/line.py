@@ -30,7 +30,7 @@ def machine() -> dict[str, Any]:
 def emit(
     *, name: str, value: float, unit: str, baseline: dict[str, Any] | None, ratio: float | None, **extra: Any
 ) -> None:
-    """Print the line. ``baseline`` names what was compared, with its value; ``ratio`` is how many times better we are."""
+    """Print the line. ``baseline`` names what was compared; ``ratio`` says how many times better we are."""
     line = {
         "name": name,
         "value": value,
