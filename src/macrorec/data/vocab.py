@@ -73,7 +73,7 @@ class Vocab:
         return self.ids.gather(pl.Series(np.asarray(numbers, dtype=np.int64)))
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> tuple[Vocab, npt.NDArray[np.int64]]:
-        """The vocabulary of the kept rows, in order, and the map old -> new number of shape (len(self),), -1: dropped."""
+        """The vocabulary of the kept rows, in order, and the map (len(self),) from old to new number, -1 if dropped."""
         renumber = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int64)
         return Vocab(self.ids.filter(pl.Series(keep))), renumber
 
