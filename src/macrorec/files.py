@@ -11,14 +11,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from macrorec.errors import ResourceError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -59,6 +60,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """``tensors`` as safetensors, on the CPU; tensors that share memory are stored apart."""
+    from safetensors.torch import save_file  # here, because ``data`` writes folders too and knows nothing of torch
+
     write(path, lambda temporary: save_file(unshared(tensors), temporary))
 
 
