@@ -94,6 +94,9 @@ Batch = PairBatch | PointBatch | RowBatch
 Step = Callable[[Tensor], None]
 """``step(loss)``: zero the gradients, backward, one optimiser step."""
 
+_SCORES_AT_ONCE = 1 << 22
+"""Entries of the block of scores that ``Model.score`` holds."""
+
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
@@ -146,8 +149,17 @@ class Model(nn.Module):
         """Fit in closed form; called instead of training where ``batches`` is None."""
 
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
-        """Scores of pairs, shape (B,)."""
-        raise NotImplementedError
+        """Scores of pairs, shape (B,). A model must define this, or ``score_all``, or both."""
+        if type(self).score_all is Model.score_all:
+            raise NotImplementedError(f"{type(self).__name__} defines neither score nor score_all")
+        distinct, row_B = users_B.unique(return_inverse=True)
+        scores_B = torch.empty(len(users_B), device=users_B.device)
+        block = max(1, _SCORES_AT_ONCE // max(self.n_items, 1))
+        for first in range(0, len(distinct), block):
+            scores = self.score_all(distinct[first : first + block])
+            here = ((row_B >= first) & (row_B < first + block)).nonzero().squeeze(1)
+            scores_B[here] = scores[row_B[here] - first, items_B[here]]
+        return scores_B
 
     def score_all(self, users_B: Tensor) -> Tensor:
         """Scores of every item for each user, shape (B, I). The caller keeps B small."""
@@ -228,10 +240,6 @@ class ItemLinear(Model):
 
     def score_all(self, users_B: Tensor) -> Tensor:
         return self.apply_rows(*self.rows(users_B))
-
-    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
-        scores = [self.score_all(user.view(1))[0, item] for user, item in zip(users_B, items_B, strict=True)]
-        return torch.stack(scores) if scores else torch.zeros(0, device=users_B.device)
 
     def fold_in(self, history: Edges) -> Tensor:
         device = self.start_U.device

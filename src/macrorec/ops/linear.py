@@ -1,0 +1,211 @@
+"""What do the closed-form models compute with? Sparse rows times sparse matrices, neighbours, inverses, singular vectors.
+
+Shape letters: B rows of a batch, R rows and C columns of a matrix, E stored entries, K neighbours or vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+_BLOCK = 1024
+
+
+def rows_times(
+    start_B: Tensor,
+    row_P: Tensor,
+    weight_P: Tensor | None,
+    start_R: Tensor,
+    column_E: Tensor,
+    value_E: Tensor | None,
+    out_BC: Tensor,
+) -> Tensor:
+    """out[b] += sum over p in start_B[b] : start_B[b + 1] of weight_P[p] * A[row_P[p]]; returns ``out_BC``.
+
+    A (R, C) is given in CSR form; missing weights and values are ones. Each output row is summed by one thread in the
+    order of its entries, so that on the CPU neither threads nor batch mates change a bit.
+
+    Shapes:
+        start_B (B + 1,), row_P and weight_P (P,), start_R (R + 1,), column_E and value_E (E,), out_BC (B, C) float32
+    """
+    if out_BC.device.type != "cpu":
+        n_rows, n_columns = len(start_R) - 1, out_BC.shape[1]
+        ones = out_BC.new_ones(1)
+        weight_P = ones.expand(len(row_P)) if weight_P is None else weight_P
+        value_E = ones.expand(len(column_E)).contiguous() if value_E is None else value_E
+        left = torch.sparse_csr_tensor(start_B, row_P, weight_P.contiguous(), (len(start_B) - 1, n_rows))
+        right = torch.sparse_csr_tensor(start_R, column_E, value_E, (n_rows, n_columns))
+        out_BC += (left @ right).to_dense()
+        return out_BC
+    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    none = np.empty(0, dtype=np.float32)
+    _add_rows(
+        start_B.numpy(),
+        row_P.numpy(),
+        none if weight_P is None else weight_P.numpy(),
+        start_R.numpy(),
+        column_E.numpy(),
+        none if value_E is None else value_E.numpy(),
+        weight_P is not None,
+        value_E is not None,
+        out_BC.numpy(),
+    )
+    return out_BC
+
+
+@numba.njit(parallel=True, cache=True)
+def _add_rows(
+    start_B: Any,
+    row_P: Any,
+    weight_P: Any,
+    start_R: Any,
+    column_E: Any,
+    value_E: Any,
+    weighted: bool,
+    valued: bool,
+    out: Any,
+) -> None:
+    for b in numba.prange(len(start_B) - 1):
+        for p in range(start_B[b], start_B[b + 1]):
+            weight = weight_P[p] if weighted else np.float32(1)
+            row = row_P[p]
+            if valued:
+                for e in range(start_R[row], start_R[row + 1]):
+                    out[b, column_E[e]] += weight * value_E[e]
+            else:
+                for e in range(start_R[row], start_R[row + 1]):
+                    out[b, column_E[e]] += weight
+
+
+def sparse_rows(dense_BC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The CSR form (start (B + 1,), column (E,), value (E,)) of the non-zero entries of ``dense_BC``."""
+    row_E, column_E = dense_BC.nonzero(as_tuple=True)
+    start_B = torch.zeros(len(dense_BC) + 1, dtype=torch.int64, device=dense_BC.device)
+    torch.cumsum(torch.bincount(row_E, minlength=len(dense_BC)), 0, out=start_B[1:])
+    return start_B, column_E, dense_BC[row_E, column_E]
+
+
+def cosine_neighbors(
+    queries: sp.csr_matrix, targets: sp.csr_matrix, k: int, shrinkage: float, *, same: bool
+) -> tuple[Tensor, Tensor]:
+    """s(q, t) = <q, t> / (|q| |t| + shrinkage): the k nearest rows of ``targets`` to each row of ``queries``.
+
+    Ties go to the lower row number. With ``same`` the two are one matrix and a row is no neighbour of itself. Rows with
+    fewer than k overlapping targets are filled up with number 0 and similarity 0. Works in blocks of sparse products.
+
+    Shapes:
+        queries (B, C), targets (T, C), out: numbers (B, K) int64 in falling order of similarity, similarities (B, K)
+        float32, K = min(k, T)
+    """
+    k = min(k, targets.shape[0])
+    number_BK = np.zeros((queries.shape[0], k), dtype=np.int64)
+    similarity_BK = np.zeros((queries.shape[0], k), dtype=np.float32)
+    query_norm, target_norm = (
+        np.sqrt(np.asarray(m.multiply(m).sum(1), dtype=np.float64).ravel()) for m in (queries, targets)
+    )
+    transposed = targets.T.tocsr()
+    for first in range(0, queries.shape[0], _BLOCK):
+        block = (queries[first : first + _BLOCK] @ transposed).tocsr()
+        for b, (begin, end) in enumerate(zip(block.indptr[:-1], block.indptr[1:], strict=True), start=first):
+            number = block.indices[begin:end].astype(np.int64)
+            similarity = block.data[begin:end] / (query_norm[b] * target_norm[number] + shrinkage)
+            if same:
+                similarity[number == b] = 0
+            best = _largest(similarity, number, k)
+            best = best[similarity[best] > 0]
+            number_BK[b, : len(best)] = number[best]
+            similarity_BK[b, : len(best)] = similarity[best]
+    return torch.from_numpy(number_BK), torch.from_numpy(similarity_BK)
+
+
+def _largest(value: npt.NDArray[Any], number: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+    """Positions of the k largest values, in falling order; ties by lower number."""
+    if len(value) > k:
+        threshold = np.partition(value, len(value) - k)[len(value) - k]
+        candidates = np.flatnonzero(value >= threshold)
+    else:
+        candidates = np.arange(len(value))
+    return candidates[np.lexsort((number[candidates], -value[candidates]))][:k]
+
+
+def gram(rows: sp.csr_matrix, dtype: torch.dtype) -> Tensor:
+    """X^T X as a dense (C, C) matrix of ``dtype``, filled in blocks, so that it is the only large array."""
+    columns = rows.T.tocsr()
+    dense = torch.zeros(rows.shape[1], rows.shape[1], dtype=dtype)
+    for first in range(0, rows.shape[1], _BLOCK):
+        dense[first : first + _BLOCK] = torch.from_numpy((columns[first : first + _BLOCK] @ rows).toarray())
+    return dense
+
+
+def inverse_(matrix_CC: Tensor) -> Tensor:
+    """The inverse of a symmetric positive definite matrix by Cholesky; on the CPU in the argument's own memory."""
+    if matrix_CC.device.type != "cpu":
+        return torch.cholesky_inverse(torch.linalg.cholesky(matrix_CC))
+    # A symmetric C-ordered array is its own Fortran-ordered view; LAPACK's lower triangle is our upper one.
+    view = matrix_CC.numpy().T
+    potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (view,))
+    factor, info = potrf(view, lower=True, overwrite_a=True, clean=False)
+    assert info == 0, f"not positive definite: potrf answered {info}"
+    inverse, info = potri(factor, lower=True, overwrite_c=True)
+    assert info == 0, f"singular: potri answered {info}"
+    upper = inverse.T
+    for first in range(0, len(upper), _BLOCK):
+        stop = min(first + _BLOCK, len(upper))
+        corner = np.triu(upper[first:stop, first:stop])
+        upper[first:stop, first:stop] = corner + np.triu(corner, 1).T
+        upper[stop:, first:stop] = upper[first:stop, stop:].T
+    return torch.from_numpy(upper)
+
+
+def csr_of(start_R: Tensor, column_E: Tensor, n_columns: int) -> sp.csr_matrix:
+    """The (R, C) matrix of ones, float32, with the given row pointers and columns."""
+    columns = column_E.cpu().numpy().astype(np.int32)
+    return sp.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, start_R.cpu().numpy()), (len(start_R) - 1, n_columns)
+    )
+
+
+def normalized(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """D_r^-1/2 A D_c^-1/2 with row and column sums of A; empty rows and columns stay empty. float64."""
+    scaled = matrix.astype(np.float64)
+    row = inverse_root(torch.from_numpy(np.asarray(scaled.sum(1)).ravel())).numpy()
+    column = inverse_root(torch.from_numpy(np.asarray(scaled.sum(0)).ravel())).numpy()
+    scaled.data *= np.repeat(row, np.diff(scaled.indptr)) * column[scaled.indices]
+    return scaled
+
+
+def inverse_root(degree: Tensor) -> Tensor:
+    """d^-1/2, and 0 where d is 0; same shape, floating point."""
+    values = degree if degree.is_floating_point() else degree.float()
+    return torch.where(values > 0, values, 1).rsqrt() * (values > 0)
+
+
+def truncated_svd(matrix: sp.csr_matrix, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A ~ P diag(s) Q^T with the k largest singular values, by ARPACK to machine precision from a seeded start vector.
+
+    Signs are fixed by the entry of largest magnitude in each column of Q, so that equal input gives equal output.
+    Where k reaches the smaller side the decomposition is dense and complete.
+
+    Shapes:
+        matrix (R, C), out: P (R, K), s (K,) falling, Q (C, K), float64, K = min(k, R, C)
+    """
+    matrix = matrix.astype(np.float64)
+    side = min(matrix.shape)
+    if k >= side:
+        left, values, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        start = torch.rand(side, generator=generator, dtype=torch.float64).numpy()
+        left, values, right = svds(matrix, k, v0=start)
+    order = np.argsort(-values, kind="stable")
+    left, values, right = left[:, order], values[order], right[order].T
+    peak = np.abs(right).argmax(0)
+    sign = np.where(right[peak, np.arange(len(order))] < 0, -1.0, 1.0)
+    return torch.from_numpy(left * sign), torch.from_numpy(values.copy()), torch.from_numpy(right * sign)
