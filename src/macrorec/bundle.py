@@ -21,10 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from macrorec import __version__, configs, files, models
+from macrorec import __version__, configs, files, models, weights
 from macrorec.api import Model, TwoTower
 from macrorec.data.log import Behavior
 from macrorec.data.vocab import Vocab
@@ -80,12 +78,12 @@ class Bundle:
             files.write_json(new / "config.json", described)
             _write_frame(new / "users.parquet", pl.DataFrame({"user_id": users.ids}))
             _write_frame(new / "items.parquet", pl.DataFrame({"item_id": items.ids, "popularity": popularity.numpy()}))
-            files.write_tensors(new / "graph.safetensors", _graph_tensors(graph))
-            files.write_tensors(new / "weights.safetensors", model.state_dict())
+            weights.write(new / "graph.safetensors", _graph_tensors(graph))
+            weights.write(new / "weights.safetensors", model.state_dict())
             if isinstance(model, TwoTower):
                 with torch.no_grad():
                     users_UD, items_ID = model.encode()
-                files.write_tensors(new / "vectors.safetensors", {"users_UD": users_UD, "items_ID": items_ID})
+                weights.write(new / "vectors.safetensors", {"users_UD": users_UD, "items_ID": items_ID})
             sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
             manifest = {"format": FORMAT, "version": VERSION, "macrorec": __version__, "sha256": sums}
             files.write_json(new / MANIFEST, manifest)
@@ -102,18 +100,17 @@ class Bundle:
             users = Vocab(pl.read_parquet(place / "users.parquet")["user_id"])
             items_frame = pl.read_parquet(place / "items.parquet")
             items = Vocab(items_frame["item_id"])
-            tensors = load_file(place / "graph.safetensors")
+            tensors = weights.read(place / "graph.safetensors")
             edges = tuple(_edges(tensors, r, len(users), len(items)) for r in range(len(behaviors)))
             graph = Graph(len(users), len(items), behaviors, edges)
             config = configs.parse_model(described["model"])
             model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
-            model.load_state_dict(load_file(place / "weights.safetensors"), strict=True)
+            model.load_state_dict(weights.read(place / "weights.safetensors"), strict=True)
         except (
             KeyError,
             TypeError,
             RuntimeError,
             json.JSONDecodeError,
-            SafetensorError,
             pl.exceptions.PolarsError,
         ) as error:
             reason = str(error).strip().splitlines()[0]

@@ -52,7 +52,12 @@ def plain(config: Any) -> Any:
 
 def plain_model(config: Any) -> dict[str, Any]:
     """A model's config as a table that begins with the model's name."""
-    return {"name": type(config).__module__.rpartition(".")[2], **plain(config)}
+    return {"name": model_name(config), **plain(config)}
+
+
+def model_name(config: Any) -> str:
+    """The name of the model whose ``Config`` this is: its file's name."""
+    return type(config).__module__.rpartition(".")[2]
 
 
 def hash8(table: Mapping[str, Any]) -> str:
@@ -86,7 +91,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
         return _parse_dataclass(kind, value, path)
     arguments = typing.get_args(kind)
     if _is_union(kind) and any(dataclasses.is_dataclass(_bare(a)) for a in arguments):
-        if value is None and type(None) in arguments:
+        if value in (None, "none") and type(None) in arguments:
             return None
         return _parse(_alternative(arguments, value, path), value, path)
     if typing.get_origin(kind) is tuple and arguments[1:] == (...,) and _holds_dataclass(arguments[0]):
@@ -121,6 +126,8 @@ def _parse_dataclass(kind: Any, table: Any, path: str) -> Any:
 
 
 def _parse_leaf(kind: Any, value: Any, path: str) -> Any:
+    if value == "none" and type(None) in typing.get_args(kind):
+        return None  # TOML has no null
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):
@@ -163,7 +170,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def assign(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """``table`` with each ``a.b=value`` put in place; values in TOML syntax, ``none``, or text without quotes.
+    """``table`` with each ``a.b=value`` put in place; values in TOML syntax, or text without quotes.
 
     Setting a tag (``model.name``, ``split.test.kind``) starts its table anew, for the other keys belong to the old tag.
     """
@@ -178,16 +185,17 @@ def assign(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
             if not isinstance(place.get(key), dict):
                 raise ConfigError(unknown(f"key {'.'.join(keys[: depth + 1])!r}", key, _tables(place)))
             place = place[key]
-        if keys[-1] in TAGS and keys[-1] in place and place[keys[-1]] != value_of(text):
+        old, new = place.get(keys[-1]), value_of(text)
+        if isinstance(old, str) and not isinstance(new, str):
+            new = text
+        if keys[-1] in TAGS and old not in (None, new):
             place.clear()
-        place[keys[-1]] = value_of(text)
+        place[keys[-1]] = new
     return result
 
 
 def value_of(text: str) -> Any:
-    """``text`` as a TOML value; ``none`` is None; what is no TOML value is the text itself."""
-    if text.strip().lower() == "none":
-        return None
+    """``text`` as a TOML value; what is no TOML value is the text itself."""
     try:
         parsed = tomllib.loads(f"x = {text}")
     except tomllib.TOMLDecodeError:

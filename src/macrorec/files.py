@@ -8,18 +8,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from safetensors import SafetensorError
 
 from macrorec.errors import ResourceError, UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -58,25 +55,6 @@ def write_json(path: Path, value: Any) -> None:
     write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """``tensors`` as safetensors, on the CPU; tensors that share memory are stored apart."""
-    from safetensors.torch import save_file  # here, because ``data`` writes folders too and knows nothing of torch
-
-    write(path, lambda temporary: save_file(unshared(tensors), temporary))
-
-
-def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU copies where needed, so that safetensors takes them."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        address = plain.untyped_storage().data_ptr()
-        result[name] = plain.clone() if address in seen else plain
-        seen.add(address)
-    return result
-
-
 @contextmanager
 def new_folder(folder: Path, marker: str) -> Iterator[Path]:
     """A temporary folder that becomes ``folder`` when the block ends well, and vanishes when it does not.
@@ -93,7 +71,7 @@ def new_folder(folder: Path, marker: str) -> Iterator[Path]:
     try:
         yield temporary
         with told(folder):
-            for path in temporary.iterdir():
+            for path in temporary.rglob("*"):
                 flush(path)
             flush(temporary)
             temporary.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,8 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from macrorec import files
+from macrorec import files, weights
 from macrorec.bundle import Bundle
 from macrorec.errors import DataError
 
@@ -41,9 +40,7 @@ class Run:
         """The finished run in ``folder``. Raises DataError if there is none."""
         run = Run(Path(folder))
         if not run.finished:
-            state = (
-                "is interrupted: run it again to finish it" if (run.folder / "config.json").is_file() else "is no run"
-            )
+            state = "is interrupted: run it again to finish it" if run.has("config.json") else "is no run"
             raise DataError(f"{run.folder} {state} ({FINISHED} is missing)")
         return run
 
@@ -55,27 +52,27 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether all results are there."""
-        return (self.folder / FINISHED).is_file()
+        return self.has(FINISHED)
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""
-        return self._json("config.json")
+        return self.read("config.json")
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metrics by part."""
-        return self._json(FINISHED)
+        return self.read(FINISHED)
 
     @property
     def history(self) -> dict[str, Any]:
         """What training recorded, by stage."""
-        return self._json("history.json")
+        return self.read("history.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
-        return self._json("provenance.json")
+        return self.read("provenance.json")
 
     def per_user(self, part: str) -> pl.DataFrame:
         """user_id and a column per metric, for the users of ``part`` that have relevant items."""
@@ -86,24 +83,14 @@ class Run:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The fitted model's state, on the CPU."""
-        try:
-            return load_file(self.folder / "weights.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{self.folder / 'weights.safetensors'} cannot be read: {error}") from error
+        return weights.read(self.folder / "weights.safetensors")
 
-    def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write ``value`` to the JSON file ``name``, whole or not at all."""
-        files.write_json(self.folder / name, value)
+    def has(self, name: str) -> bool:
+        """Whether the file ``name`` is there."""
+        return (self.folder / name).is_file()
 
-    def write_weights(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Write the model's state."""
-        files.write_tensors(self.folder / "weights.safetensors", state)
-
-    def write_per_user(self, part: str, frame: pl.DataFrame) -> None:
-        """Write per-user results of ``part``."""
-        files.write(self.folder / f"per_user-{part}.parquet", frame.write_parquet)
-
-    def _json(self, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> dict[str, Any]:
+        """The JSON file ``name``."""
         path = self.folder / name
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -112,3 +99,28 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
         return value
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``value`` to the JSON file ``name``, whole or not at all."""
+        files.write_json(self.folder / name, value)
+
+    def write_weights(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Write the model's state."""
+        weights.write(self.folder / "weights.safetensors", state)
+
+    def write_per_user(self, part: str, frame: pl.DataFrame) -> None:
+        """Write per-user results of ``part``."""
+        files.write(self.folder / f"per_user-{part}.parquet", frame.write_parquet)
+
+    def stage(self, name: str) -> Path:
+        """The folder for checkpoints of the stage ``name``; gone once the run is finished."""
+        folder = self.folder / "checkpoints" / name
+        with files.told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write the metrics, which makes the run a finished one, and remove what only an interrupted one needs."""
+        self.write(FINISHED, metrics)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        (self.folder / "fit.json").unlink(missing_ok=True)

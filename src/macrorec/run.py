@@ -1,0 +1,319 @@
+"""How does a configuration become results? The whole pipeline: source -> split -> graph -> model -> train -> evaluate.
+
+With ``refit`` a run has two stages: ``fit`` learns from train and is measured, and stopped early, on valid; ``refit``
+learns from train and valid for the number of epochs that ``fit`` chose. The last stage is measured on test, once, at
+the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from macrorec import configs, files, models, provenance
+from macrorec.api import Model
+from macrorec.data.log import Split
+from macrorec.data.prepare import PrepareConfig, prepare
+from macrorec.data.sources.source import Source, read
+from macrorec.data.split import SplitConfig, split
+from macrorec.errors import ConfigError, DataError
+from macrorec.eval.evaluate import Evaluation, check, evaluate, measure, ranking_task
+from macrorec.eval.ranking import EvalConfig
+from macrorec.graph.bipartite import Graph, from_split
+from macrorec.store import Bundle, Run
+from macrorec.train import memory
+from macrorec.train.trainer import History, TrainConfig, train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """All that decides the numbers of a run."""
+
+    source: Source
+    """Where the log lies, and what its columns mean."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """Which rows count, and how often."""
+    split: SplitConfig
+    """What is learned from, chosen by, and tested on."""
+    model: Annotated[Any, configs.AnyModel()]
+    """The ``Config`` of a model; as text, a table with the model's ``name``."""
+    train: TrainConfig
+    """How the model is fitted; closed-form models take nothing from it."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """What is measured, and how."""
+    seed: int = 0
+    """Seed of the split, of the model's initial values, and of all sampling."""
+    refit: bool = False
+    """Whether the model that is tested learns from valid, too."""
+
+    def __post_init__(self) -> None:
+        names = check(self.eval)
+        if self.train.monitor is not None and self.train.monitor not in names:
+            raise ConfigError(f"train.monitor is {self.train.monitor!r}, not among eval.metrics: {', '.join(names)}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0; got {self.seed}")
+
+
+def run(
+    config: RunConfig,
+    *,
+    name: str,
+    root: str | Path = "runs",
+    device: str = "cpu",
+    progress: Any = None,
+    force: bool = False,
+) -> Run:
+    """The run of ``config`` in ``root``/<name>-<seed>-<hash8>: answered from there if it is finished.
+
+    An interrupted run goes on where its last checkpoint stands; ``force`` starts anew. Raises ConfigError for settings
+    that do not fit together, DataError for the log, ResourceError for memory and disk.
+    """
+    on = known_device(device)
+    result = _open(config, name, Path(root), force)
+    if result.finished:
+        return result
+    parts = read_split(config)
+    origin = _begin(result, parts)
+    stages: dict[str, Any] = {}
+    has_valid = len(parts.valid) > 0
+    if config.refit and has_valid:
+        stages["fit"] = _choose(result, config, parts, on, progress)
+        settings, last = for_epochs(config.train, stages["fit"]["best_epoch"]), parts.with_valid_in_train()
+        model, record = fit(config, last, on, settings, folder=result.stage("refit"), progress=progress)
+        stages["refit"] = asdict(record)
+    else:
+        last = parts
+        model, record = fit(
+            config,
+            parts,
+            on,
+            validate=validator(config, parts, on) if has_valid else None,
+            folder=result.stage("fit"),
+            progress=progress,
+        )
+        stages["fit"] = asdict(record)
+        if has_valid:
+            stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on).metrics
+    tested = _measure(result, model, last, "test", config, on) if len(parts.test) else None
+    result.write_weights(model.state_dict())
+    result.write("history.json", stages)
+    result.write("provenance.json", _end(origin, stages, tested))
+    metrics = {"valid": stages["fit"].get("valid", {}), "test": tested.metrics if tested else {}}
+    result.finish(metrics)
+    return result
+
+
+# --- the steps -------------------------------------------------------------------------------------------------------
+
+
+def read_split(config: RunConfig) -> Split:
+    """The parts that ``config`` learns from and is measured on."""
+    source = config.source
+    names = ["train", *(part for part in ("valid", "test") if getattr(source, part) is not None)]
+    frames = {part: read(source, part) for part in names}
+    return split(prepare(frames, source.behaviors, config.prepare), config.split, seed=config.seed)
+
+
+def fit(
+    config: RunConfig,
+    parts: Split,
+    device: torch.device | str = "cpu",
+    settings: TrainConfig | None = None,
+    *,
+    validate: Callable[[Model], Mapping[str, float]] | None = None,
+    folder: Path | None = None,
+    progress: Any = None,
+) -> tuple[Model, History]:
+    """The model of ``config`` fitted on ``parts.train``; ``settings`` stand in for ``config.train``.
+
+    Raises ResourceError where the model would not fit in memory.
+    """
+    graph = from_split(parts)
+    model = build(config, graph).to(device)
+    record = train(
+        model,
+        graph,
+        settings or config.train,
+        seed=config.seed,
+        labelled=parts.train,
+        validate=validate,
+        folder=folder,
+        progress=progress,
+        device=str(device),
+    )
+    return model, record
+
+
+def build(config: RunConfig, graph: Graph) -> Model:
+    """The model of ``config`` for ``graph``, not fitted. Raises ResourceError where it would not fit in memory."""
+    name = configs.model_name(config.model)
+    kind = models.load(name)
+    what = f"{name} on {graph.n_users:,} users x {graph.n_items:,} items"
+    memory.require(kind.memory(config.model, graph), what, "choose a smaller model, or a k-core of the log")
+    return kind.from_graph(config.model, graph, torch.Generator().manual_seed(config.seed))
+
+
+def validator(config: RunConfig, parts: Split, device: torch.device | str) -> Callable[[Model], Mapping[str, float]]:
+    """What measures a model on valid while it learns."""
+    if config.eval.protocol != "ranking":
+        return lambda model: evaluate(model, parts, "valid", config.eval, device=str(device)).metrics
+    task = ranking_task(parts, "valid", config.eval)
+    return lambda model: measure(model, task, config.eval).metrics
+
+
+def for_epochs(settings: TrainConfig, epochs: int) -> TrainConfig:
+    """``settings`` for exactly ``epochs`` epochs, without looking at valid."""
+    return replace(settings, epochs=max(epochs, 1), monitor=None, patience=None)
+
+
+def known_device(name: str) -> torch.device:
+    """The device called ``name``; ConfigError for one that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}: legal are cpu, cuda, cuda:N") from None
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
+        raise ConfigError(f"device {name!r} is not there: this machine has cpu and {n_gpus} CUDA devices")
+    return device
+
+
+# --- finished runs ---------------------------------------------------------------------------------------------------
+
+
+def config_of(result: Run) -> RunConfig:
+    """The configuration of a run."""
+    return configs.parse(RunConfig, result.config)
+
+
+def restore(result: Run) -> tuple[Model, Graph, Split, RunConfig]:
+    """A finished run's model, the graph and split it was fitted on last, and its configuration.
+
+    Raises DataError if the data are no longer those of the run.
+    """
+    config = config_of(result)
+    parts = read_split(config)
+    _same_data(result, parts)
+    last = parts.with_valid_in_train() if config.refit and len(parts.valid) else parts
+    graph = from_split(last)
+    model = build(config, graph)
+    model.load_state_dict(result.weights(), strict=True)
+    return model.eval(), graph, last, config
+
+
+def evaluate_run(
+    result: Run, part: Literal["valid", "test"] = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu"
+) -> Evaluation:
+    """Measure a finished run again, with other ``metrics`` if given.
+
+    Raises DataError for the valid part of a run that was refitted on it.
+    """
+    on = known_device(device)
+    model, _, parts, config = restore(result)
+    if part == "valid" and config.refit:
+        raise DataError(
+            f"the weights of {result.folder} have learned from valid; its metrics there stand in metrics.json"
+        )
+    wanted = replace(config.eval, metrics=metrics) if metrics else config.eval
+    return evaluate(model.to(on), parts, part, wanted, device=str(on))
+
+
+def export(result: Run, folder: str | Path) -> Path:
+    """Write the bundle of a finished run to ``folder``."""
+    model, graph, parts, config = restore(result)
+    return Bundle.save(folder, model, graph, parts.users, parts.items, {"run": result.name, **configs.plain(config)})
+
+
+def summary(result: Run, recipe: str) -> dict[str, Any]:
+    """What a program wants to know of a finished run."""
+    origin = result.provenance
+    return {
+        "recipe": recipe,
+        "seed": result.config["seed"],
+        "run": str(result.folder),
+        "metrics": result.metrics,
+        "seconds": origin["seconds"],
+        "peak_rss_bytes": origin["peak_rss_bytes"],
+    }
+
+
+# --- stages and records ----------------------------------------------------------------------------------------------
+
+
+def _open(config: RunConfig, name: str, root: Path, force: bool) -> Run:
+    table = configs.plain(config)
+    result = Run(root / f"{name}-{config.seed}-{configs.hash8(table)}")
+    with files.told(result.folder):
+        if force and (result.folder / "config.json").is_file():
+            shutil.rmtree(result.folder)
+        result.folder.mkdir(parents=True, exist_ok=True)
+    if not result.finished:
+        result.write("config.json", table)
+    return result
+
+
+def _begin(result: Run, parts: Split) -> dict[str, Any]:
+    """What is known before the fit; an interrupted run must go on with the data that it began with."""
+    if (result.folder / "provenance.json").is_file():
+        _same_data(result, parts)
+        return {**result.provenance, "resumed": _now()}
+    origin = {
+        "command": provenance.command(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "data": {"digest": parts.digest(), "protocol": dict(parts.protocol), "report": [dict(r) for r in parts.report]},
+        "started": _now(),
+    }
+    result.write("provenance.json", origin)
+    return origin
+
+
+def _choose(result: Run, config: RunConfig, parts: Split, device: torch.device, progress: Any) -> dict[str, Any]:
+    """The record of the stage ``fit`` of a run that refits: read if it is there, for the run was then interrupted."""
+    if not result.has("fit.json"):
+        validate = validator(config, parts, device)
+        model, record = fit(config, parts, device, validate=validate, folder=result.stage("fit"), progress=progress)
+        valid = _measure(result, model, parts, "valid", config, device).metrics
+        result.write("fit.json", {**asdict(record), "valid": valid})
+    return result.read("fit.json")
+
+
+def _measure(
+    result: Run, model: Model, parts: Split, part: Literal["valid", "test"], config: RunConfig, device: torch.device
+) -> Evaluation:
+    measured = evaluate(model, parts, part, config.eval, device=str(device))
+    result.write_per_user(part, measured.per_user)
+    return measured
+
+
+def _end(origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluation | None) -> dict[str, Any]:
+    epochs = list(stages.values())[-1]["epochs"]
+    seconds = {
+        "train": sum(stage["seconds"] for stage in stages.values()),
+        "epoch": sum(epoch["seconds"] for epoch in epochs) / len(epochs) if epochs else None,
+        "evaluate": tested.seconds if tested else None,
+    }
+    return {
+        **origin,
+        "finished": _now(),
+        "seconds": seconds,
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
+        "mask": tested.mask if tested else None,
+        "counts": tested.counts if tested else {},
+    }
+
+
+def _same_data(result: Run, parts: Split) -> None:
+    if result.provenance["data"]["digest"] != parts.digest():
+        raise DataError(f"the data of {result.folder} have changed since it began; --force runs it anew")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
