@@ -33,3 +33,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
             report.outcome = "failed"
             report.longrepr = f"skipped in CI without an excuse: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets: $MACROREC_DATA, else ``../shared/data`` beside the checkout; skips without it."""
+    folder = Path(os.environ.get("MACROREC_DATA") or SHARED_DATA)
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}: set MACROREC_DATA")
+    return folder

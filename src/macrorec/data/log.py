@@ -18,6 +18,8 @@ COLUMNS = ("user_id", "item_id", "behavior", "timestamp", "weight", "label")
 """Columns of a raw log, in order; only the first two are required."""
 
 Role = Literal["target", "auxiliary", "negative"]
+PartName = Literal["train", "valid", "test"]
+PARTS: tuple[PartName, ...] = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,10 @@ class Interactions:
         wanted = np.array([b.role == role for b in self.behaviors])
         return self.take(wanted[self.behavior])
 
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """The distinct (user, item) pairs of the rows, sorted, one key ``user * n_items + item`` each."""
+        return np.unique(self.user.astype(np.int64) * len(self.items) + self.item)
+
     def frame(self) -> pl.DataFrame:
         """External ids and all present columns, under the names of ``COLUMNS``."""
         names = pl.Series([b.name for b in self.behaviors], dtype=pl.String)
@@ -146,7 +152,7 @@ class Split:
     def behaviors(self) -> tuple[Behavior, ...]:
         return self.train.behaviors
 
-    def part(self, name: Literal["train", "valid", "test"]) -> Interactions:
+    def part(self, name: PartName) -> Interactions:
         """The part called ``name``."""
         part: Interactions = getattr(self, name)
         return part

@@ -15,11 +15,10 @@ import numpy.typing as npt
 import polars as pl
 
 from macrorec.data.kcore import k_core
-from macrorec.data.log import Behavior, Interactions, Role
+from macrorec.data.log import PARTS, Behavior, Interactions, Role
 from macrorec.data.vocab import Vocab, sorted_vocab
 from macrorec.errors import ConfigError, DataError
 
-PARTS = ("train", "valid", "test")
 DEFAULT_BEHAVIOR = Behavior(name="interaction")
 """What every event is where the log does not say."""
 
@@ -78,7 +77,7 @@ def prepare(
     """
     config = config or PrepareConfig()
     assert "train" in parts and set(parts) <= set(PARTS), tuple(parts)
-    raw = {name: _collect(parts[name], name) for name in PARTS if name in parts}
+    raw: dict[str, pl.DataFrame] = {name: _collect(parts[name], name) for name in PARTS if name in parts}
     schema = _schema(raw, behaviors)
     users, items = (
         sorted_vocab([frame[column].unique() for frame in raw.values()]) for column in ("user_id", "item_id")
