@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.graph.bipartite import Edges, Graph
-from macrorec.ops.layers import layer_mean, normalized_adjacency
+from macrorec.ops.layers import layer_mean, layer_mean_rows, normalized_adjacency
 from macrorec.ops.losses import bpr, l2_rows
 
 
@@ -77,10 +77,9 @@ class LightGCN(TwoTower):
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         items_BM = torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
         rows = torch.cat([batch.users_B, self.n_users + items_BM.flatten()])
-        final = layer_mean(self.adjacency, self.vectors_ND, self.config.n_layers, rows)
+        final, first = layer_mean_rows(self.adjacency, self.vectors_ND, self.config.n_layers, rows)
         users_BD, items_BMD = final[: len(items_BM)], final[len(items_BM) :].view(*items_BM.shape, -1)
         score_BM = (users_BD[:, None] * items_BMD).sum(-1)
-        first = self.vectors_ND[rows]
         l2 = l2_rows(first[: len(items_BM)], first[len(items_BM) :])
         return {"bpr": bpr(score_BM[:, 0], score_BM[:, 1:]), "l2": self.config.l2 * l2}
 

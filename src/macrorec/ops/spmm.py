@@ -1,4 +1,7 @@
-"""How does a sparse matrix multiply a dense one, forward and backward, without being transposed again?"""
+"""How does a sparse matrix multiply a dense one, forward and backward, without being transposed again?
+
+Shape letters: M rows and N columns of the matrix, E stored entries, D embedding, B chosen rows.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,63 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from macrorec.ops.gather import Side, compiled, gather, inner
 
 
 class SparseMatrix(nn.Module):
     """A constant sparse matrix (M, N) with E stored entries, kept by rows and by columns.
 
-    Entries are numbered by row, then column; ``order_E`` gives the entry number of each entry in column order.
-    All tensors are non-persistent buffers: they move with ``.to(device)`` and are not saved.
+    Entries are numbered by row, then column. All tensors are non-persistent buffers: they move with ``.to(device)`` and
+    are not saved. A symmetric matrix keeps one side only.
     """
 
+    shape: tuple[int, int]
     start_M: Tensor
     """Row pointers, int64, shape (M + 1,): the entries of row m are start_M[m] : start_M[m + 1]."""
     col_E: Tensor
     """Column of each entry, int32, ascending within its row."""
     value_E: Tensor
-    """Value of each entry, float32 or float64."""
-    start_N: Tensor
-    row_E: Tensor
+    """Value of each entry."""
     order_E: Tensor
+    """The entries by column, then row: their numbers, int32."""
+    start_N: Tensor
+    """Column pointers, as ``start_M``; this and the next two are None where the matrix is symmetric."""
+    row_by_col_E: Tensor
     value_by_col_E: Tensor
 
     def __init__(self, row_E: Tensor, col_E: Tensor, value_E: Tensor, shape: tuple[int, int]) -> None:
+        """The matrix with the entries (row_E, col_E, value_E), in any order. Entries of one place add up."""
         super().__init__()
         self.shape = shape
+        for place_E, size in ((row_E, shape[0]), (col_E, shape[1])):
+            assert not len(place_E) or (place_E.min() >= 0 and place_E.max() < size), "entries lie inside the matrix"
         by_row = torch.argsort(row_E.long() * shape[1] + col_E.long(), stable=True)
-        row_E, col_E, value_E = row_E[by_row].long(), col_E[by_row].long(), value_E[by_row]
+        row_E, col_E, value_E = row_E[by_row].int(), col_E[by_row].int(), value_E[by_row]
         order_E = torch.argsort(col_E, stable=True)
-        self.register_buffer("start_M", _pointers(row_E, shape[0]), persistent=False)
-        self.register_buffer("col_E", col_E.int(), persistent=False)
-        self.register_buffer("value_E", value_E, persistent=False)
-        self.register_buffer("start_N", _pointers(col_E, shape[1]), persistent=False)
-        self.register_buffer("row_E", row_E[order_E].int(), persistent=False)
+        by_row_side = (_pointers(row_E, shape[0]), col_E, value_E)
+        by_col_side = (_pointers(col_E, shape[1]), row_E[order_E], value_E[order_E])
+        self.symmetric = all(torch.equal(a, b) for a, b in zip(by_row_side, by_col_side, strict=True))
+        for name, tensor in zip(("start_M", "col_E", "value_E"), by_row_side, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+        for name, tensor in zip(("start_N", "row_by_col_E", "value_by_col_E"), by_col_side, strict=True):
+            self.register_buffer(name, None if self.symmetric else tensor, persistent=False)
         self.register_buffer("order_E", order_E.int(), persistent=False)
-        self.register_buffer("value_by_col_E", value_E[order_E], persistent=False)
 
-    @property
-    def n_entries(self) -> int:
+    def __len__(self) -> int:
         """Stored entries, E."""
         return len(self.value_E)
 
-    def rows(self) -> Tensor:
-        """Row of each entry in row order, int64, shape (E,)."""
-        return torch.arange(self.shape[0], device=self.start_M.device).repeat_interleave(self.start_M.diff())
+    def side(self, *, transpose: bool, weight_E: Tensor | None = None) -> Side:
+        """CSR form of the matrix or of its transpose: pointers, indices, and values, or weights in their place."""
+        if not transpose:
+            return self.start_M, self.col_E, self.value_E if weight_E is None else weight_E
+        if self.symmetric:
+            start, index, value = self.start_M, self.col_E, self.value_E
+        else:
+            start, index, value = self.start_N, self.row_by_col_E, self.value_by_col_E
+        return start, index, value if weight_E is None else weight_E[self.order_E]
 
 
 def spmm(matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None = None, *, transpose: bool = False) -> Tensor:
@@ -56,6 +74,7 @@ def spmm(matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None = None, *, 
 
     ``weight_E`` (E,), in the order of entries (by row, then column), takes the place of the stored values.
     ``transpose`` multiplies by the transpose, (M, D) to (N, D), with weights in the same order of entries.
+    The same result to the bit run after run and for any number of threads on the CPU.
     """
     y_MD: Tensor = _Product.apply(matrix, x_ND, weight_E, transpose)  # type: ignore[no-untyped-call]
     return y_MD
@@ -64,46 +83,51 @@ def spmm(matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None = None, *, 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None, transpose: bool) -> Tensor:
+        assert x_ND.shape[0] == matrix.shape[0 if transpose else 1], (x_ND.shape, matrix.shape, transpose)
+        assert weight_E is None or weight_E.shape == matrix.value_E.shape, "one weight per entry"
         ctx.matrix, ctx.transpose = matrix, transpose
-        wants_weight = weight_E is not None and ctx.needs_input_grad[2]
-        ctx.save_for_backward(x_ND if wants_weight else None, weight_E)
-        return _multiply(matrix, x_ND, weight_E, transpose)
+        ctx.save_for_backward(x_ND if ctx.needs_input_grad[2] else None, weight_E)
+        return product(matrix.side(transpose=transpose, weight_E=weight_E), x_ND)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
-        matrix, transpose, grad_MD = ctx.matrix, ctx.transpose, grads[0]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         x_ND, weight_E = ctx.saved_tensors
-        grad_x = _multiply(matrix, grad_MD, weight_E, not transpose) if ctx.needs_input_grad[1] else None
-        if x_ND is None:
-            return None, grad_x, None, None
-        left, right = (x_ND, grad_MD) if transpose else (grad_MD, x_ND)
-        return None, grad_x, _inner(matrix, left, right), None
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_x = product(ctx.matrix.side(transpose=not ctx.transpose, weight_E=weight_E), grad)
+        if ctx.needs_input_grad[2]:
+            grad_weight = _inner(ctx.matrix, *((x_ND, grad) if ctx.transpose else (grad, x_ND)))
+        return None, grad_x, grad_weight, None
 
 
-def _multiply(matrix: SparseMatrix, x: Tensor, weight_E: Tensor | None, transpose: bool) -> Tensor:
-    if transpose:
-        start, index, shape = matrix.start_N, matrix.row_E, matrix.shape[::-1]
-        value = matrix.value_by_col_E if weight_E is None else weight_E[matrix.order_E]
-    else:
-        start, index, shape = matrix.start_M, matrix.col_E, matrix.shape
-        value = matrix.value_E if weight_E is None else weight_E
+def product(side: Side, x_ND: Tensor, add_MD: Tensor | None = None) -> Tensor:
+    """add_m + sum_n A[m, n] x_n, shape (M, D), A in CSR form; outside autograd."""
+    if compiled(x_ND):
+        return gather(side, x_ND, add_MD=add_MD)
+    start_M, col_E, value_E = side
     with warnings.catch_warnings():  # torch calls its CSR layout beta, once per process
         warnings.simplefilter("ignore", UserWarning)
-        csr = torch.sparse_csr_tensor(start.int(), index, value.to(x.dtype), size=shape, check_invariants=False)
-    return csr @ x.contiguous()
+        csr = torch.sparse_csr_tensor(
+            start_M.int(), col_E, value_E.to(x_ND.dtype), size=(len(start_M) - 1, len(x_ND)), check_invariants=False
+        )
+    return csr @ x_ND if add_MD is None else torch.addmm(add_MD, csr, x_ND)
 
 
 def _inner(matrix: SparseMatrix, left_MD: Tensor, right_ND: Tensor) -> Tensor:
-    """<left_m, right_n> for each entry (m, n), shape (E,), in blocks so that no (E, D) array is written."""
-    row_E, col_E, block = matrix.rows(), matrix.col_E, 1 << 16
-    parts = [
-        (left_MD[row_E[at : at + block]] * right_ND[col_E[at : at + block]]).sum(1)
-        for at in range(0, matrix.n_entries, block)
-    ]
-    return torch.cat(parts) if parts else left_MD.new_zeros(0)
+    """<left_m, right_n> for each entry (m, n), shape (E,), without an array (E, D)."""
+    start_M, col_E, value_E = matrix.side(transpose=False)
+    if compiled(left_MD):
+        return inner((start_M, col_E, value_E), left_MD, right_ND)
+    row_E = torch.arange(matrix.shape[0], device=col_E.device).repeat_interleave(start_M.diff())
+    inner_E, block = left_MD.new_empty(len(col_E)), 1 << 16
+    for at in range(0, len(col_E), block):
+        here = slice(at, at + block)
+        inner_E[here] = (left_MD[row_E[here]] * right_ND[col_E[here]]).sum(1)
+    return inner_E
 
 
-def _pointers(sorted_E: Tensor, n: int) -> Tensor:
-    start = torch.zeros(n + 1, dtype=torch.int64, device=sorted_E.device)
-    torch.cumsum(torch.bincount(sorted_E, minlength=n), 0, out=start[1:])
+def _pointers(place_E: Tensor, n: int) -> Tensor:
+    start = torch.zeros(n + 1, dtype=torch.int64, device=place_E.device)
+    torch.cumsum(torch.bincount(place_E, minlength=n), 0, out=start[1:])
     return start

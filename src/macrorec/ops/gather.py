@@ -1,0 +1,122 @@
+"""How do the kernels run? On NumPy views of CPU tensors, over blocks of rows, on as many threads as torch uses.
+
+Shape letters: M rows and N columns of the matrix, D embedding, B chosen rows, K rows that are not zero.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Side = tuple[Tensor, Tensor, Tensor]
+"""A matrix in CSR form: row pointers int64 (M + 1,), column numbers int32 (E,), values (E,)."""
+
+BLOCKS_PER_THREAD = 4
+"""Blocks of rows that a thread takes on average: enough to even out threads that are held up."""
+SERIAL = 1 << 17
+"""Multiplications below which one thread is faster than handing out blocks."""
+
+
+def compiled(x: Tensor) -> bool:
+    """Whether the kernels apply: float32 or float64 on the CPU."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def gather(
+    side: Side,
+    x_ND: Tensor,
+    *,
+    rows_B: Tensor | None = None,
+    add_MD: Tensor | None = None,
+    place_M: Tensor | None = None,
+) -> Tensor:
+    """add_m + sum_n A[m, n] x_n, shape (M, D), or only its rows ``rows_B``, shape (B, D).
+
+    With ``place_M`` (int32), ``add_MD`` holds few rows: add_m is add_MD[place_M[m]], and zero where place_M[m] < 0.
+    """
+    from macrorec.ops import kernels
+
+    start, col, value, x = map(_view, (*side, x_ND))
+    rows = np.empty(0, np.int64) if rows_B is None else _view(rows_B)
+    add = x[:0] if add_MD is None else _view(add_MD)
+    place = np.empty(0, np.int32) if place_M is None else _view(place_M)
+    if rows_B is None:
+        cost = start
+    else:
+        cost = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(start[rows + 1] - start[rows], out=cost[1:])
+    out = np.empty((len(cost) - 1, x.shape[1]), x.dtype)  # NumPy asks for huge pages, torch does not
+    _in_blocks(lambda lo, hi: kernels.gather(start, col, value, x, rows, add, place, out, lo, hi), cost, x.shape[1])
+    return torch.from_numpy(out)
+
+
+def gather_placed(side: Side, x_KD: Tensor, add_KD: Tensor, place_N: Tensor) -> Tensor:
+    """``gather`` of operands that are zero outside K rows: row n of each is x_KD[place_N[n]] or, if negative, zero."""
+    from macrorec.ops import kernels
+
+    start, col, value, x, add, place = map(_view, (*side, x_KD, add_KD, place_N))
+    out = np.empty((len(start) - 1, x.shape[1]), x.dtype)
+    _in_blocks(lambda lo, hi: kernels.gather_placed(start, col, value, x, add, place, out, lo, hi), start, x.shape[1])
+    return torch.from_numpy(out)
+
+
+def inner(side: Side, left_MD: Tensor, right_ND: Tensor) -> Tensor:
+    """<left_m, right_n> for each stored entry (m, n), shape (E,), without an array (E, D)."""
+    from macrorec.ops import kernels
+
+    start, col, left, right = map(_view, (*side[:2], left_MD, right_ND))
+    out = np.empty(len(col), left.dtype)
+    _in_blocks(lambda lo, hi: kernels.inner(start, col, left, right, out, lo, hi), start, left.shape[1])
+    return torch.from_numpy(out)
+
+
+def distinct(rows_B: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct rows (K,), the place of each of ``rows_B`` among them (B,), and of each of n rows, or -1, int32 (n,)."""
+    from macrorec.ops import kernels
+
+    assert not len(rows_B) or (rows_B.min() >= 0 and rows_B.max() < n), "rows lie inside the matrix"
+    rows_K, index_B = torch.empty_like(rows_B), torch.empty_like(rows_B)
+    place_N = torch.full((n,), -1, dtype=torch.int32)
+    count = kernels.number_distinct(*map(_view, (rows_B, place_N, rows_K, index_B)))
+    return rows_K[:count], index_B, place_N
+
+
+def sum_rows(index_B: Tensor, x_BD: Tensor, size: int) -> Tensor:
+    """y_k = sum of the x_b with index_b = k, in the order of b, shape (size, D)."""
+    from macrorec.ops import kernels
+
+    out_KD = x_BD.new_zeros(size, x_BD.shape[1])
+    kernels.add_rows(*map(_view, (index_B, x_BD, out_KD)))
+    return out_KD
+
+
+def _view(tensor: Tensor) -> npt.NDArray[Any]:
+    return tensor.detach().contiguous().numpy()
+
+
+def _in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width: int) -> None:
+    """Run ``kernel(lo, hi)`` over the rows 0 : len(cost) - 1, cut where cumulated ``cost`` is even."""
+    n_rows, n_threads = len(cost) - 1, torch.get_num_threads()
+    if n_threads == 1 or int(cost[-1]) * width < SERIAL:
+        kernel(0, n_rows)
+        return
+    cuts = np.searchsorted(cost, np.linspace(0, int(cost[-1]), n_threads * BLOCKS_PER_THREAD + 1))
+    cuts[0], cuts[-1] = 0, n_rows
+    pool = _pool(os.getpid(), n_threads)
+    for block in [pool.submit(kernel, lo, hi) for lo, hi in pairwise(cuts.tolist())]:
+        block.result()
+
+
+@lru_cache(maxsize=2)
+def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: a fork starts without its parent's."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="macrorec-ops")

@@ -1,0 +1,111 @@
+"""Which loops over a sparse matrix run as machine code? Imported only when the first of them runs.
+
+Every kernel owns the rows ``lo : hi`` of its output and adds in a fixed order, so results do not depend on the number
+of threads. None holds the interpreter's lock; none checks bounds: callers do. An empty array is an absent argument.
+
+Four rows are gathered at a time and added to a row of the output that stays in the first-level cache; neighbours
+without a gradient cost one look-up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+from numba import njit
+
+Array = npt.NDArray[Any]
+
+
+@njit(nogil=True, cache=True)
+def gather(
+    start: Array,
+    col: Array,
+    value: Array,
+    x: Array,
+    rows: Array,
+    add: Array,
+    place: Array,
+    out: Array,
+    lo: int,
+    hi: int,
+) -> None:
+    """out_k = add_r + sum_e value_e x[col_e] over the entries e of row r, r = rows_k or k.
+
+    ``add`` has a row per row of the matrix; or, given ``place``, add_r is add[place_r], and nothing where place_r < 0.
+    """
+    width = x.shape[1]
+    for k in range(lo, hi):
+        r = rows[k] if len(rows) else k
+        at = place[r] if len(place) else r
+        y = out[k]
+        if len(add) and at >= 0:
+            y[:] = add[at]
+        else:
+            y[:] = 0
+        first, last = start[r], start[r + 1]
+        whole = first + (last - first) // 4 * 4
+        for e in range(first, whole, 4):
+            x0, x1, x2, x3 = x[col[e]], x[col[e + 1]], x[col[e + 2]], x[col[e + 3]]
+            v0, v1, v2, v3 = value[e], value[e + 1], value[e + 2], value[e + 3]
+            for d in range(width):
+                y[d] += v0 * x0[d] + v1 * x1[d] + v2 * x2[d] + v3 * x3[d]
+        for e in range(whole, last):
+            x0, v0 = x[col[e]], value[e]
+            for d in range(width):
+                y[d] += v0 * x0[d]
+
+
+@njit(nogil=True, cache=True)
+def gather_placed(
+    start: Array, col: Array, value: Array, x: Array, add: Array, place: Array, out: Array, lo: int, hi: int
+) -> None:
+    """``gather`` of a matrix most of whose rows are zero: row n of it is x[place_n], or zero where place_n < 0."""
+    width = x.shape[1]
+    for r in range(lo, hi):
+        y = out[r]
+        if place[r] >= 0:
+            y[:] = add[place[r]]
+        else:
+            y[:] = 0
+        for e in range(start[r], start[r + 1]):
+            at = place[col[e]]
+            if at >= 0:
+                x0, v0 = x[at], value[e]
+                for d in range(width):
+                    y[d] += v0 * x0[d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def inner(start: Array, col: Array, left: Array, right: Array, out: Array, lo: int, hi: int) -> None:
+    """out_e = <left_r, right[col_e]> over the entries e of rows lo : hi."""
+    for r in range(lo, hi):
+        for e in range(start[r], start[r + 1]):
+            x, y = left[r], right[col[e]]
+            total = x.dtype.type(0)
+            for d in range(len(x)):
+                total += x[d] * y[d]
+            out[e] = total
+
+
+@njit(nogil=True, cache=True)
+def number_distinct(rows: Array, place: Array, distinct: Array, index: Array) -> int:
+    """The K distinct values of ``rows`` by first appearance: distinct[:K]; rows_b = distinct[index_b]."""
+    count = 0
+    for b in range(len(rows)):
+        r = rows[b]
+        if place[r] < 0:
+            place[r] = count
+            distinct[count] = r
+            count += 1
+        index[b] = place[r]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def add_rows(index: Array, x: Array, out: Array) -> None:
+    """out[index_b] += x_b, in the order of b."""
+    for b in range(len(index)):
+        y, x0 = out[index[b]], x[b]
+        for d in range(len(x0)):
+            y[d] += x0[d]
