@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from macrorec.data.market import BEHAVIORS, Events, Market, MarketConfig, events, plant
-from macrorec.files import new_folder, write_json
+from macrorec.files import new_folder, told, write_json
 
 __all__ = ["MarketConfig", "MarketReport", "write_market"]
 
@@ -61,7 +61,7 @@ def write_market(config: MarketConfig, folder: Path | str, seed: int, *, rows_pe
     assert rows_per_group > 0
     folder = Path(folder)
     market = plant(config, seed)
-    with new_folder(folder, SUMMARY) as draft:
+    with new_folder(folder, SUMMARY) as draft, told(folder):
         user_ids, item_ids = _ids("u", config.users), _ids("i", config.items)
         (draft / "truth").mkdir()
         for name, columns in _tables(market, user_ids, item_ids).items():
