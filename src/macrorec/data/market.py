@@ -142,9 +142,8 @@ class Market:
         """Weights of the items of ``shelf_I`` at a time; 0 before release. Every cluster has a positive one."""
         rank = np.arange(len(self.shelf_I)) - np.repeat(self.start_K[:-1], np.diff(self.start_K)) + 1
         elapsed = (second - START) / (self.config.days * DAY)
-        weight = rank**-self.config.popularity * np.exp(
-            self.config.drift * (elapsed - 0.5) * self.trend_I[self.shelf_I]
-        )
+        shift = self.config.drift * (elapsed - 0.5) * self.trend_I[self.shelf_I]
+        weight = rank**-self.config.popularity * np.exp(shift)
         return np.where(self.release_I[self.shelf_I] <= second, weight, 0.0)
 
 
