@@ -35,7 +35,7 @@ class Pairwise:
     true_negatives: bool = False
     """Redraw negatives until none is an edge of the target behaviour."""
     by: Literal["edge", "user"] = "edge"
-    """``edge``: every edge once per epoch, in random order. ``user``: as many draws, user uniform, then one of its items."""
+    """``edge``: every edge once per epoch, in random order. ``user``: as many draws, a uniform user, then its item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Model(nn.Module):
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """One batch; models with several optimiser steps per batch override this."""
         terms = self.losses(batch)
-        step(torch.stack([term for term in terms.values()]).sum())
+        step(torch.stack(list(terms.values())).sum())
         return terms
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
@@ -152,7 +152,7 @@ class Model(nn.Module):
         """Scores of pairs, shape (B,). A model must define this, or ``score_all``, or both."""
         if type(self).score_all is Model.score_all:
             raise NotImplementedError(f"{type(self).__name__} defines neither score nor score_all")
-        distinct, row_B = users_B.unique(return_inverse=True)
+        distinct, row_B = torch.unique(users_B, return_inverse=True)
         scores_B = torch.empty(len(users_B), device=users_B.device)
         block = max(1, _SCORES_AT_ONCE // max(self.n_items, 1))
         for first in range(0, len(distinct), block):
@@ -172,7 +172,7 @@ class Model(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} cannot score a user that it was not trained on")
 
     def contributions(self, user_items_H: Tensor, item: int) -> Tensor | None:
-        """What each of a user's items adds to the score of ``item``, shape (H,), summing to it; None if it is no sum."""
+        """What each of a user's items adds to the score of ``item``, shape (H,), summing to it; None if no sum."""
         return None
 
 
@@ -216,7 +216,7 @@ class TwoTower(Model):
 
 
 class ItemLinear(Model):
-    """score(u, i) = sum over u's train items h of S[h, i]. Keeps train rows as buffers, so that it is complete by itself."""
+    """score(u, i) = sum over u's train items h of S[h, i]. Keeps the train rows as buffers: complete by itself."""
 
     start_U: Tensor
     item_E: Tensor

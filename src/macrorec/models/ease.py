@@ -26,7 +26,7 @@ from macrorec.ops.linear import gram, inverse_
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class EASEConfig:
     """Ridge regression."""
 
     l2: float = 500.0
@@ -42,15 +42,16 @@ class Config:
 class EASE(ItemLinear):
     """One dense item-to-item matrix: for catalogues up to some ten thousand items."""
 
-    Config = Config
+    Config = EASEConfig
+    config: EASEConfig
     weight_II: Tensor
 
-    def __init__(self, config: Config, graph: Graph) -> None:
+    def __init__(self, config: EASEConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         self.register_buffer("weight_II", torch.zeros(graph.n_items, graph.n_items))
 
     @classmethod
-    def memory(cls, config: Config, graph: Graph) -> int:
+    def memory(cls, config: EASEConfig, graph: Graph) -> int:
         solving = 8 if config.precision == "float64" else 4
         return (solving + 4) * graph.n_items**2 + 48 * (len(graph.target) + graph.n_users)
 

@@ -24,11 +24,11 @@ from torch.nn.functional import embedding_bag
 from macrorec.api import ItemLinear
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.ops.linear import inverse_root, normalized, rows_times, sparse_rows, truncated_svd
+from macrorec.ops.linear import inverse_root, normalized, rows_there_and_back, truncated_svd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class GFCFConfig:
     """The two filters."""
 
     n_vectors: int = 256
@@ -44,7 +44,8 @@ class Config:
 class GFCF(ItemLinear):
     """Two-hop votes through users alike, plus the projection onto the smoothest item signals."""
 
-    Config = Config
+    Config = GFCFConfig
+    config: GFCFConfig
     filter_IK: Tensor
     start_I: Tensor
     user_E: Tensor
@@ -52,7 +53,7 @@ class GFCF(ItemLinear):
     inverse_root_I: Tensor
     inverse_U: Tensor
 
-    def __init__(self, config: Config, graph: Graph) -> None:
+    def __init__(self, config: GFCFConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         target, k = graph.target, min(config.n_vectors, graph.n_users, graph.n_items)
         self.register_buffer("filter_IK", torch.zeros(graph.n_items, k))
@@ -68,7 +69,7 @@ class GFCF(ItemLinear):
         self.register_buffer("inverse_U", inverse_root(degree_U).square(), persistent=False)
 
     @classmethod
-    def memory(cls, config: Config, graph: Graph) -> int:
+    def memory(cls, config: GFCFConfig, graph: Graph) -> int:
         k = min(config.n_vectors, graph.n_users, graph.n_items)
         # ARPACK holds 2 k + 1 vectors of the smaller side; then come both sides' singular vectors; all in float64.
         solving = 8 * (3 * k + 1) * (graph.n_users + graph.n_items)
@@ -92,10 +93,9 @@ class GFCF(ItemLinear):
 
     def smooth(self, start_B: Tensor, items_E: Tensor, out_BI: Tensor) -> Tensor:
         """Adds r R~^T R~ = (r D_i^-1/2 R^T D_u^-1) (R D_i^-1/2) to ``out_BI``: items to users, users to items."""
-        users_BU = out_BI.new_zeros(len(out_BI), self.n_users)
-        rows_times(start_B, items_E, self.inverse_root_I[items_E], self.start_I, self.user_E, None, users_BU)
-        start_B, user_P, vote_P = sparse_rows(users_BU.mul_(self.inverse_U))
-        return rows_times(start_B, user_P, vote_P, self.start_U, self.item_E, self.value_E, out_BI)
+        to_users = (self.start_I, self.user_E, self.inverse_U)
+        to_items = (self.start_U, self.item_E, self.value_E)
+        return rows_there_and_back(start_B, items_E, self.inverse_root_I[items_E], *to_users, *to_items, out_BI)
 
     def similar(self, items_H: Tensor, items_B: Tensor) -> Tensor:
         # R~^T R~ is symmetric: the rows of the shorter list suffice.

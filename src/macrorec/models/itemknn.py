@@ -1,15 +1,15 @@
-"""ItemKNN: an item is as good as it is alike to what the user has.
+"""ItemKNN: an item is as good as its nearest neighbours among the user's items.
 
-Deshpande & Karypis, Item-based top-N recommendation algorithms (TOIS 2004), with shrinkage as in Ferrari Dacrema et al.
-(RecSys 2019).
+Sarwar, Karypis, Konstan & Riedl, Item-based collaborative filtering recommendation algorithms (WWW 2001), for implicit
+feedback as in Ferrari Dacrema, Cremonesi & Jannach (RecSys 2019).
 
-    equation                                              here
+    equation                                               here
     sim(h, i) = |U_h n U_i| / (sqrt(d_h d_i) + shrinkage)  cosine_neighbors
-    S[h, :] = the k largest sim(h, .), else 0              neighbor_IK, similarity_IK
-    score(u, i) = sum_{h in u} S[h, i]                     apply_rows
+    N(i) = the k items h != i with largest sim(h, i)       the entries of column i of S
+    score(u, i) = sum_{h in u, h in N(i)} sim(h, i)        apply_rows
 
-Deviations: columns of S are not scaled to unit length (the paper's optional step), and no frequency scaling.
-Shape letters: B batch, I items, K neighbours, H items of a user, E train edges.
+Deviations: the sum is not divided by the sum of similarities, as feedback has no scale to return to.
+Shape letters: B batch, I items, K neighbours, P = I K stored pairs, H items of a user, E train edges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from macrorec.ops.linear import cosine_neighbors, rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class ItemKNNConfig:
     """Neighbourhood of an item."""
 
     k: int = 100
@@ -40,42 +40,46 @@ class Config:
 
 
 class ItemKNN(ItemLinear):
-    """Votes of the user's items for their neighbours."""
+    """A sparse item-to-item matrix S with k entries per column, kept by row: row h lists what h speaks for."""
 
-    Config = Config
-    neighbor_IK: Tensor
-    similarity_IK: Tensor
+    Config = ItemKNNConfig
+    config: ItemKNNConfig
+    start_I: Tensor
+    """Row h of S is start_I[h] : start_I[h + 1]."""
+    target_P: Tensor
+    similarity_P: Tensor
 
-    def __init__(self, config: Config, graph: Graph) -> None:
+    def __init__(self, config: ItemKNNConfig, graph: Graph) -> None:
         super().__init__(config, graph)
-        k = min(config.k, graph.n_items)
-        self.register_buffer("neighbor_IK", torch.zeros(graph.n_items, k, dtype=torch.int64))
-        self.register_buffer("similarity_IK", torch.zeros(graph.n_items, k))
+        n_pairs = graph.n_items * min(config.k, graph.n_items)
+        self.register_buffer("start_I", torch.zeros(graph.n_items + 1, dtype=torch.int64))
+        self.register_buffer("target_P", torch.zeros(n_pairs, dtype=torch.int64))
+        self.register_buffer("similarity_P", torch.zeros(n_pairs))
 
     @classmethod
-    def memory(cls, config: Config, graph: Graph) -> int:
-        return 24 * graph.n_items * min(config.k, graph.n_items) + 48 * (len(graph.target) + graph.n_users)
+    def memory(cls, config: ItemKNNConfig, graph: Graph) -> int:
+        return 48 * graph.n_items * (min(config.k, graph.n_items) + 1) + 48 * (len(graph.target) + graph.n_users)
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
         items = graph.target.csr(graph.n_items).T.tocsr()
         neighbor_IK, similarity_IK = cosine_neighbors(items, items, self.config.k, self.config.shrinkage, same=True)
-        self.neighbor_IK.copy_(neighbor_IK)
-        self.similarity_IK.copy_(similarity_IK)
+        order_P = neighbor_IK.view(-1).argsort(stable=True)
+        torch.cumsum(neighbor_IK.view(-1).bincount(minlength=graph.n_items), 0, out=self.start_I[1:])
+        self.target_P.copy_(order_P // neighbor_IK.shape[1])
+        self.similarity_P.copy_(similarity_IK.view(-1)[order_P])
 
     def apply_rows(self, start_B: Tensor, items_E: Tensor) -> Tensor:
-        n_items, k = self.neighbor_IK.shape
-        start_I = torch.arange(n_items + 1, device=items_E.device) * k
-        out_BI = self.similarity_IK.new_zeros(len(start_B) - 1, n_items)
-        neighbors, values = self.neighbor_IK.view(-1), self.similarity_IK.view(-1)
-        return rows_times(start_B, items_E, None, start_I, neighbors, values, out_BI)
+        out_BI = self.similarity_P.new_zeros(len(start_B) - 1, self.n_items)
+        return rows_times(start_B, items_E, None, self.start_I, self.target_P, self.similarity_P, out_BI)
 
     def similar(self, items_H: Tensor, items_B: Tensor) -> Tensor:
-        wanted, place_B = items_B.unique(return_inverse=True)
-        # Column of each neighbour among the wanted items; the last column takes the others.
+        start_H = torch.arange(len(items_H) + 1, device=items_H.device)
+        wanted, place_B = torch.unique(items_B, return_inverse=True)
+        # Column of each target among the wanted items; the last column takes the others.
         column_I = torch.full((self.n_items,), len(wanted), device=items_B.device)
         column_I[wanted] = torch.arange(len(wanted), device=items_B.device)
-        block = self.similarity_IK.new_zeros(len(items_H), len(wanted) + 1)
-        block.scatter_add_(1, column_I[self.neighbor_IK[items_H]], self.similarity_IK[items_H])
+        block = self.similarity_P.new_zeros(len(items_H), len(wanted) + 1)
+        rows_times(start_H, items_H, None, self.start_I, column_I[self.target_P], self.similarity_P, block)
         return block[:, place_B]
 
 

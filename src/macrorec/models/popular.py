@@ -19,22 +19,23 @@ from macrorec.graph.bipartite import Edges, Graph
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class PopularConfig:
     """Popular has nothing to set."""
 
 
 class Popular(Model):
     """Scores an item by its number of users in train."""
 
-    Config = Config
+    Config = PopularConfig
+    config: PopularConfig
     count_I: Tensor
 
-    def __init__(self, config: Config, graph: Graph) -> None:
+    def __init__(self, config: PopularConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         self.register_buffer("count_I", torch.zeros(graph.n_items))
 
     @classmethod
-    def memory(cls, config: Config, graph: Graph) -> int:
+    def memory(cls, config: PopularConfig, graph: Graph) -> int:
         return 16 * graph.n_items
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:

@@ -25,7 +25,7 @@ from macrorec.ops.linear import cosine_neighbors, csr_of, rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class UserKNNConfig:
     """Neighbourhood of a user."""
 
     k: int = 100
@@ -41,13 +41,14 @@ class Config:
 class UserKNN(Model):
     """Votes of the user's neighbours for their items. Keeps the train rows, which are what neighbours vote with."""
 
-    Config = Config
+    Config = UserKNNConfig
+    config: UserKNNConfig
     start_U: Tensor
     item_E: Tensor
     neighbor_UK: Tensor
     similarity_UK: Tensor
 
-    def __init__(self, config: Config, graph: Graph) -> None:
+    def __init__(self, config: UserKNNConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         k = min(config.k, graph.n_users)
         self.register_buffer("start_U", graph.target.start_U.clone())
@@ -56,7 +57,7 @@ class UserKNN(Model):
         self.register_buffer("similarity_UK", torch.zeros(graph.n_users, k))
 
     @classmethod
-    def memory(cls, config: Config, graph: Graph) -> int:
+    def memory(cls, config: UserKNNConfig, graph: Graph) -> int:
         return 24 * graph.n_users * min(config.k, graph.n_users) + 48 * (len(graph.target) + graph.n_users)
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:

@@ -1,22 +1,27 @@
-"""What do the closed-form models compute with? Sparse rows times sparse matrices, neighbours, inverses, singular vectors.
+"""What do the closed-form models compute with? Sparse row products, neighbours, inverses, singular vectors.
 
 Shape letters: B rows of a batch, R rows and C columns of a matrix, E stored entries, K neighbours or vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse as sp
 import torch
+from numba import njit
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+Array = npt.NDArray[Any]
+
 _BLOCK = 1024
+_ROWS_PER_TASK = 16
 
 
 def rows_times(
@@ -30,67 +35,124 @@ def rows_times(
 ) -> Tensor:
     """out[b] += sum over p in start_B[b] : start_B[b + 1] of weight_P[p] * A[row_P[p]]; returns ``out_BC``.
 
-    A (R, C) is given in CSR form; missing weights and values are ones. Each output row is summed by one thread in the
-    order of its entries, so that on the CPU neither threads nor batch mates change a bit.
+    A (R, C) is given in CSR form; missing weights and values are ones. On the CPU each output row is summed by one
+    thread in the order of its entries, so that neither threads nor batch mates change a bit.
 
     Shapes:
         start_B (B + 1,), row_P and weight_P (P,), start_R (R + 1,), column_E and value_E (E,), out_BC (B, C) float32
     """
     if out_BC.device.type != "cpu":
-        n_rows, n_columns = len(start_R) - 1, out_BC.shape[1]
-        ones = out_BC.new_ones(1)
-        weight_P = ones.expand(len(row_P)) if weight_P is None else weight_P
-        value_E = ones.expand(len(column_E)).contiguous() if value_E is None else value_E
-        left = torch.sparse_csr_tensor(start_B, row_P, weight_P.contiguous(), (len(start_B) - 1, n_rows))
-        right = torch.sparse_csr_tensor(start_R, column_E, value_E, (n_rows, n_columns))
-        out_BC += (left @ right).to_dense()
+        left = _sparse(start_B, row_P, weight_P, len(start_R) - 1)
+        out_BC += (left @ _sparse(start_R, column_E, value_E, out_BC.shape[1])).to_dense()
         return out_BC
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
-    none = np.empty(0, dtype=np.float32)
-    _add_rows(
-        start_B.numpy(),
-        row_P.numpy(),
-        none if weight_P is None else weight_P.numpy(),
-        start_R.numpy(),
-        column_E.numpy(),
-        none if value_E is None else value_E.numpy(),
-        weight_P is not None,
-        value_E is not None,
-        out_BC.numpy(),
-    )
+    _in_threads(_add_rows, (start_B, row_P, weight_P, start_R, column_E, value_E, out_BC), len(out_BC))
     return out_BC
 
 
-@numba.njit(parallel=True, cache=True)
+def rows_there_and_back(
+    start_B: Tensor,
+    row_P: Tensor,
+    weight_P: Tensor,
+    start_R: Tensor,
+    middle_E: Tensor,
+    scale_M: Tensor,
+    start_M: Tensor,
+    column_F: Tensor,
+    value_F: Tensor,
+    out_BC: Tensor,
+) -> Tensor:
+    """out[b] += sum over p in start_B[b] : start_B[b + 1] of weight_P[p] * (G diag(scale_M) A)[row_P[p]].
+
+    G (R, M) is a pattern of ones and A (M, C) has values, both in CSR form; their product is never formed. Weights are
+    positive. As in ``rows_times``, a row of the result depends on nothing but its own entries.
+    """
+    if out_BC.device.type != "cpu":
+        middle_BM = out_BC.new_zeros(len(out_BC), len(scale_M))
+        rows_times(start_B, row_P, weight_P, start_R, middle_E, None, middle_BM)
+        out_BC += middle_BM.mul_(scale_M) @ _sparse(start_M, column_F, value_F, out_BC.shape[1])
+        return out_BC
+    arrays = (start_B, row_P, weight_P, start_R, middle_E, scale_M, start_M, column_F, value_F, out_BC)
+    _in_threads(_add_rows_there_and_back, arrays, len(out_BC))
+    return out_BC
+
+
+def _sparse(start_R: Tensor, column_E: Tensor, value_E: Tensor | None, n_columns: int) -> Tensor:
+    values = torch.ones(len(column_E), device=column_E.device) if value_E is None else value_E
+    return torch.sparse_csr_tensor(start_R, column_E, values, (len(start_R) - 1, n_columns))
+
+
+def _in_threads(kernel: Callable[..., None], tensors: Sequence[Tensor | None], n_rows: int) -> None:
+    """Run ``kernel(*arrays, lo, hi)`` over slices of the rows 0 : n_rows; a missing tensor becomes an empty array."""
+    arrays = [np.empty(0, dtype=np.float32) if tensor is None else tensor.numpy() for tensor in tensors]
+    n_threads = torch.get_num_threads()
+    if n_rows < _ROWS_PER_TASK or n_threads == 1:
+        kernel(*arrays, 0, n_rows)
+        return
+    starts = range(0, n_rows, _ROWS_PER_TASK)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for task in [pool.submit(kernel, *arrays, lo, min(lo + _ROWS_PER_TASK, n_rows)) for lo in starts]:
+            task.result()
+
+
+@njit(nogil=True, cache=True)
 def _add_rows(
-    start_B: Any,
-    row_P: Any,
-    weight_P: Any,
-    start_R: Any,
-    column_E: Any,
-    value_E: Any,
-    weighted: bool,
-    valued: bool,
-    out: Any,
+    start_B: Array,
+    row_P: Array,
+    weight_P: Array,
+    start_R: Array,
+    column_E: Array,
+    value_E: Array,
+    out_BC: Array,
+    lo: int,
+    hi: int,
 ) -> None:
-    for b in numba.prange(len(start_B) - 1):
+    weighted, valued = len(weight_P) > 0, len(value_E) > 0
+    for b in range(lo, hi):
         for p in range(start_B[b], start_B[b + 1]):
             weight = weight_P[p] if weighted else np.float32(1)
+            if weight == 0:
+                continue
             row = row_P[p]
             if valued:
                 for e in range(start_R[row], start_R[row + 1]):
-                    out[b, column_E[e]] += weight * value_E[e]
+                    out_BC[b, column_E[e]] += weight * value_E[e]
             else:
                 for e in range(start_R[row], start_R[row + 1]):
-                    out[b, column_E[e]] += weight
+                    out_BC[b, column_E[e]] += weight
 
 
-def sparse_rows(dense_BC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The CSR form (start (B + 1,), column (E,), value (E,)) of the non-zero entries of ``dense_BC``."""
-    row_E, column_E = dense_BC.nonzero(as_tuple=True)
-    start_B = torch.zeros(len(dense_BC) + 1, dtype=torch.int64, device=dense_BC.device)
-    torch.cumsum(torch.bincount(row_E, minlength=len(dense_BC)), 0, out=start_B[1:])
-    return start_B, column_E, dense_BC[row_E, column_E]
+@njit(nogil=True, cache=True)
+def _add_rows_there_and_back(
+    start_B: Array,
+    row_P: Array,
+    weight_P: Array,
+    start_R: Array,
+    middle_E: Array,
+    scale_M: Array,
+    start_M: Array,
+    column_F: Array,
+    value_F: Array,
+    out_BC: Array,
+    lo: int,
+    hi: int,
+) -> None:
+    vote_M = np.zeros(len(scale_M), dtype=np.float32)
+    met_M = np.empty(len(scale_M), dtype=np.int64)
+    for b in range(lo, hi):
+        n_met = 0
+        for p in range(start_B[b], start_B[b + 1]):
+            for e in range(start_R[row_P[p]], start_R[row_P[p] + 1]):
+                middle = middle_E[e]
+                if vote_M[middle] == 0:
+                    met_M[n_met] = middle
+                    n_met += 1
+                vote_M[middle] += weight_P[p]
+        for m in range(n_met):
+            middle = met_M[m]
+            vote = vote_M[middle] * scale_M[middle]
+            vote_M[middle] = 0
+            for e in range(start_M[middle], start_M[middle + 1]):
+                out_BC[b, column_F[e]] += vote * value_F[e]
 
 
 def cosine_neighbors(
@@ -99,7 +161,8 @@ def cosine_neighbors(
     """s(q, t) = <q, t> / (|q| |t| + shrinkage): the k nearest rows of ``targets`` to each row of ``queries``.
 
     Ties go to the lower row number. With ``same`` the two are one matrix and a row is no neighbour of itself. Rows with
-    fewer than k overlapping targets are filled up with number 0 and similarity 0. Works in blocks of sparse products.
+    fewer than k overlapping targets are filled up with similarity 0 and number 0, or with ``same`` their own number.
+    Works in blocks of sparse products.
 
     Shapes:
         queries (B, C), targets (T, C), out: numbers (B, K) int64 in falling order of similarity, similarities (B, K)
@@ -121,12 +184,13 @@ def cosine_neighbors(
                 similarity[number == b] = 0
             best = _largest(similarity, number, k)
             best = best[similarity[best] > 0]
+            number_BK[b] = b if same else 0
             number_BK[b, : len(best)] = number[best]
             similarity_BK[b, : len(best)] = similarity[best]
     return torch.from_numpy(number_BK), torch.from_numpy(similarity_BK)
 
 
-def _largest(value: npt.NDArray[Any], number: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+def _largest(value: Array, number: Array, k: int) -> Array:
     """Positions of the k largest values, in falling order; ties by lower number."""
     if len(value) > k:
         threshold = np.partition(value, len(value) - k)[len(value) - k]
