@@ -95,7 +95,7 @@ def check(config: EvalConfig) -> tuple[str, ...]:
 
 
 def ranking_task(split: Split, part: Part, config: EvalConfig) -> RankingTask:
-    """Relevant items are the target-behaviour rows of ``part``; masked ones are known to the user from earlier parts."""
+    """Relevant: the target-behaviour rows of ``part``. Masked: what the user knows from earlier parts."""
     n_users, n_items = len(split.users), len(split.items)
     rows = split.part(part)
     rows = rows.take(rows.behavior == rows.target)
@@ -162,4 +162,5 @@ def hits(task: RankingTask, items_BK: Numbers) -> npt.NDArray[np.bool_]:
     key_E = row_E * n_items + task.relevant_E
     key_BK = np.arange(len(items_BK))[:, None] * n_items + items_BK
     place_BK = np.minimum(np.searchsorted(key_E, key_BK), len(key_E) - 1)
-    return (key_E[place_BK] == key_BK) & (items_BK >= 0)
+    found: npt.NDArray[np.bool_] = (key_E[place_BK] == key_BK) & (items_BK >= 0)
+    return found

@@ -21,11 +21,13 @@ PROBE_C = 0.001
 """Inverse regularisation of the logistic probe, as the field's link-prediction tables use it."""
 
 
-def draw_negatives(split: Split, part: Literal["valid", "test"] | str, per_edge: int = 1, *, seed: int) -> Interactions:
+def draw_negatives(
+    split: Split, part: Literal["train", "valid", "test"], per_edge: int = 1, *, seed: int
+) -> Interactions:
     """The target edges of ``part`` with label 1, and ``per_edge`` times as many uniform non-edges with label 0.
 
-    A non-edge is a (user, item) pair of no target row of any part; none is drawn twice. The same split and seed give the
-    same pairs, in the same order. Raises DataError if there are too few non-edges.
+    A non-edge is a (user, item) pair of no target row of any part; none is drawn twice. The same split and seed give
+    the same pairs, in the same order. Raises DataError if there are too few non-edges.
     """
     n_users, n_items = len(split.users), len(split.items)
     parts = [rows.take(rows.behavior == rows.target) for rows in (split.train, split.valid, split.test)]
@@ -50,7 +52,7 @@ def draw_negatives(split: Split, part: Literal["valid", "test"] | str, per_edge:
             drawn = drawn[np.sort(first)]
             negative_E = drawn[~np.isin(drawn, taken)][:wanted]
     key = np.concatenate([positive_E, negative_E])
-    rows = split.part(part)  # type: ignore[arg-type]
+    rows = split.part(part)
     return replace(
         rows,
         user=(key // n_items).astype(np.int32),

@@ -31,17 +31,20 @@ CLIP = 1e-7
 
 def recall(hits_BK: Array, relevant_B: Array) -> Floats:
     """hits / relevant."""
-    return hits_BK.sum(1) / relevant_B
+    values: Floats = hits_BK.sum(1) / relevant_B
+    return values
 
 
 def precision(hits_BK: Array, relevant_B: Array) -> Floats:
     """hits / k, also where the catalogue has fewer than k items left."""
-    return hits_BK.sum(1) / np.float64(hits_BK.shape[1])
+    values: Floats = hits_BK.sum(1) / float(hits_BK.shape[1])
+    return values
 
 
 def hr(hits_BK: Array, relevant_B: Array) -> Floats:
     """1 if there is any hit, else 0."""
-    return hits_BK.any(1).astype(np.float64)
+    any_B: Array = hits_BK.any(1)
+    return any_B.astype(np.float64)
 
 
 def mrr(hits_BK: Array, relevant_B: Array) -> Floats:
@@ -52,8 +55,9 @@ def mrr(hits_BK: Array, relevant_B: Array) -> Floats:
 def average_precision(hits_BK: Array, relevant_B: Array) -> Floats:
     """sum over hits of (hits up to that rank / rank), / min(relevant, k)."""
     ranks = np.arange(1, hits_BK.shape[1] + 1)
-    precisions = hits_BK.cumsum(1) / ranks
-    return (precisions * hits_BK).sum(1) / np.minimum(relevant_B, hits_BK.shape[1])
+    precisions: Floats = hits_BK.cumsum(1) / ranks
+    values: Floats = (precisions * hits_BK).sum(1) / np.minimum(relevant_B, hits_BK.shape[1])
+    return values
 
 
 def ndcg(hits_BK: Array, relevant_B: Array) -> Floats:
@@ -68,12 +72,14 @@ def ndcg_full(hits_BK: Array, relevant_B: Array) -> Floats:
 
 def _dcg(hits_BK: Array) -> Floats:
     discounts: Floats = 1.0 / np.log2(np.arange(2, hits_BK.shape[1] + 2))
-    return (hits_BK * discounts).sum(1)
+    gains: Floats = (hits_BK * discounts).sum(1)
+    return gains
 
 
 def _ideal(length_B: Array) -> Floats:
-    sums: Floats = np.cumsum(1.0 / np.log2(np.arange(2, int(length_B.max(initial=1)) + 2)))
-    return sums[length_B - 1]
+    sums = np.cumsum(1.0 / np.log2(np.arange(2, int(length_B.max(initial=1)) + 2)))
+    ideals: Floats = sums[length_B - 1]
+    return ideals
 
 
 def auc(label_E: Array, score_E: Array) -> float:
