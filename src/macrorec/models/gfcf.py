@@ -24,7 +24,8 @@ from torch.nn.functional import embedding_bag
 from macrorec.api import ItemLinear
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.ops.linear import inverse_root, normalized, rows_there_and_back, truncated_svd
+from macrorec.ops.linear import inverse_root, normalized, truncated_svd
+from macrorec.ops.rows import rows_there_and_back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +88,8 @@ class GFCF(ItemLinear):
 
     def low_pass(self, start_B: Tensor, items_E: Tensor) -> Tensor:
         """alpha r D_i^-1/2 V V^T D_i^1/2 = alpha r D_i^-1 F F^T with F = D_i^1/2 V; shape (B, I)."""
+        if not self.filter_IK.shape[1]:
+            return self.filter_IK.new_zeros(len(start_B) - 1, self.n_items)
         weight_E = self.inverse_root_I[items_E].square()
         rows_BK = embedding_bag(items_E, self.filter_IK, start_B[:-1], mode="sum", per_sample_weights=weight_E)
         return (self.config.alpha * rows_BK) @ self.filter_IK.T

@@ -22,7 +22,8 @@ from torch import Tensor
 from macrorec.api import ItemLinear
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.ops.linear import cosine_neighbors, rows_times
+from macrorec.ops.linear import cosine_neighbors
+from macrorec.ops.rows import rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,8 @@ from torch import Tensor
 from macrorec.api import Model
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Edges, Graph
-from macrorec.ops.linear import cosine_neighbors, csr_of, rows_times
+from macrorec.ops.linear import cosine_neighbors, csr_of
+from macrorec.ops.rows import rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

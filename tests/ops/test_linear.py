@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from macrorec.ops.linear import cosine_neighbors, gram, inverse_, normalized, truncated_svd
+
+
+def random_pattern(n_rows, n_columns, share, seed):
+    rng = np.random.default_rng(seed)
+    return sp.csr_matrix((rng.random((n_rows, n_columns)) < share).astype(np.float32))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_inverse_is_mirrored_across_blocks(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.linear._BLOCK", 4)
+    x = torch.randn(13, 11, generator=seeded(), dtype=torch.float64)
+    matrix = x.T @ x + torch.eye(11, dtype=torch.float64)
+    torch.testing.assert_close(inverse_(matrix.clone()), torch.linalg.inv(matrix))
+
+
+def test_the_inverse_takes_no_memory_of_its_own():
+    matrix = 2 * torch.eye(5, dtype=torch.float64)
+    assert inverse_(matrix).data_ptr() == matrix.data_ptr()
+
+
+def test_gram_in_blocks(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.linear._BLOCK", 3)
+    x = random_pattern(9, 8, 0.4, 1)
+    assert torch.equal(gram(x, torch.float64), torch.from_numpy((x.T @ x).toarray()).double())
+
+
+@pytest.mark.parametrize("k", [1, 5, 12, 40])
+def test_singular_vectors_are_those_of_the_dense_decomposition(k):
+    matrix = normalized(random_pattern(40, 30, 0.2, 2))
+    left, values, right = truncated_svd(matrix, k, seeded())
+    p, s, qt = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    k = min(k, 30)
+    assert left.shape == (40, k)
+    assert right.shape == (30, k)
+    np.testing.assert_allclose(values, s[:k], atol=1e-12)
+    np.testing.assert_allclose(right @ right.T, qt[:k].T @ qt[:k], atol=1e-9)
+    np.testing.assert_allclose(left @ torch.diag(values) @ right.T, p[:, :k] * s[:k] @ qt[:k], atol=1e-9)
+    assert (right.gather(0, right.abs().argmax(0, keepdim=True)) > 0).all()
+
+
+def test_the_start_vector_moves_no_digit_that_matters():
+    matrix = normalized(random_pattern(60, 50, 0.2, 3))
+    first, again, other = (truncated_svd(matrix, 6, seeded(seed))[2] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first, other, rtol=0, atol=1e-9)
+
+
+def test_normalized_keeps_empty_rows_and_columns():
+    matrix = sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=np.float32))
+    expected = [[1 / 2, 1 / np.sqrt(2), 0], [0, 0, 0], [1 / np.sqrt(2), 0, 0]]
+    np.testing.assert_allclose(normalized(matrix).toarray(), expected)
+
+
+def test_neighbors_in_blocks_equal_a_loop(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.linear._BLOCK", 7)
+    x = random_pattern(20, 15, 0.3, 4)
+    dense = x.toarray()
+    number_BK, similarity_BK = cosine_neighbors(x, x, 4, 1.0, same=True)
+    for b in range(20):
+        near = []
+        for t in range(20):
+            overlap = float(dense[b] @ dense[t])
+            if t != b and overlap:
+                near.append((-overlap / (np.sqrt(dense[b].sum() * dense[t].sum()) + 1.0), t))
+        expected = (sorted(near) + [(0.0, b)] * 4)[:4]
+        assert number_BK[b].tolist() == [t for _, t in expected]
+        np.testing.assert_allclose(similarity_BK[b], [-s for s, _ in expected], rtol=1e-6)
