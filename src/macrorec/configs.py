@@ -144,10 +144,11 @@ def _parse_leaf(kind: Any, value: Any, path: str) -> Any:
 
 
 def _alternative(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
-    """Which dataclass of a union ``value`` is, by its tag ``kind``; a union with one dataclass needs none."""
+    """Which dataclass of a union ``value`` is: by its tag ``kind``, or where they have none, by its keys."""
     classes = [_bare(argument) for argument in arguments if dataclasses.is_dataclass(_bare(argument))]
-    if len(classes) == 1:
-        return classes[0]
+    if not all("kind" in _hints(cls) for cls in classes):
+        keys = set(value) if isinstance(value, Mapping) else set()
+        return max(classes, key=lambda cls: len(keys & set(_hints(cls))))
     by_kind = {tag: cls for cls in classes for tag in typing.get_args(_hints(cls)["kind"])}
     if not isinstance(value, Mapping) or "kind" not in value:
         raise ConfigError(f"{path} must be a table with the key 'kind', one of {', '.join(by_kind)}; got {value!r}")

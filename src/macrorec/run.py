@@ -19,14 +19,15 @@ import torch
 from macrorec import configs, files, models, provenance
 from macrorec.api import Model
 from macrorec.data.log import Split
-from macrorec.data.prepare import PrepareConfig, prepare
-from macrorec.data.sources.source import Source, read
-from macrorec.data.split import SplitConfig, split
+from macrorec.data.prepare import PrepareConfig
+from macrorec.data.sources.source import Source
+from macrorec.data.split import SplitConfig
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, check, evaluate, measure, ranking_task
 from macrorec.eval.ranking import EvalConfig
 from macrorec.graph.bipartite import Graph, from_split
-from macrorec.store import Bundle, Run
+from macrorec.inputs import Synthetic, read_split
+from macrorec.store import Run
 from macrorec.train import memory
 from macrorec.train.trainer import History, TrainConfig, train
 
@@ -35,7 +36,7 @@ from macrorec.train.trainer import History, TrainConfig, train
 class RunConfig:
     """All that decides the numbers of a run."""
 
-    source: Source
+    source: Source | Synthetic
     """Where the log lies, and what its columns mean."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """Which rows count, and how often."""
@@ -78,7 +79,7 @@ def run(
     result = _open(config, name, Path(root), force)
     if result.finished:
         return result
-    parts = read_split(config)
+    parts = read_split(config.source, config.prepare, config.split, seed=config.seed)
     origin = _begin(result, parts)
     stages: dict[str, Any] = {}
     has_valid = len(parts.valid) > 0
@@ -93,7 +94,7 @@ def run(
             config,
             parts,
             on,
-            validate=validator(config, parts, on) if has_valid else None,
+            validate=watch(config, parts, on),
             folder=result.stage("fit"),
             progress=progress,
         )
@@ -110,14 +111,6 @@ def run(
 
 
 # --- the steps -------------------------------------------------------------------------------------------------------
-
-
-def read_split(config: RunConfig) -> Split:
-    """The parts that ``config`` learns from and is measured on."""
-    source = config.source
-    names = ["train", *(part for part in ("valid", "test") if getattr(source, part) is not None)]
-    frames = {part: read(source, part) for part in names}
-    return split(prepare(frames, source.behaviors, config.prepare), config.split, seed=config.seed)
 
 
 def fit(
@@ -167,6 +160,11 @@ def validator(config: RunConfig, parts: Split, device: torch.device | str) -> Ca
     return lambda model: measure(model, task, config.eval).metrics
 
 
+def watch(config: RunConfig, parts: Split, device: torch.device | str) -> Callable[[Model], Mapping[str, float]] | None:
+    """The validator, where training watches a metric; training alone decides what it means to watch without valid."""
+    return validator(config, parts, device) if config.train.monitor is not None and len(parts.valid) else None
+
+
 def for_epochs(settings: TrainConfig, epochs: int) -> TrainConfig:
     """``settings`` for exactly ``epochs`` epochs, without looking at valid."""
     return replace(settings, epochs=max(epochs, 1), monitor=None, patience=None)
@@ -184,63 +182,10 @@ def known_device(name: str) -> torch.device:
     return device
 
 
-# --- finished runs ---------------------------------------------------------------------------------------------------
-
-
-def config_of(result: Run) -> RunConfig:
-    """The configuration of a run."""
-    return configs.parse(RunConfig, result.config)
-
-
-def restore(result: Run) -> tuple[Model, Graph, Split, RunConfig]:
-    """A finished run's model, the graph and split it was fitted on last, and its configuration.
-
-    Raises DataError if the data are no longer those of the run.
-    """
-    config = config_of(result)
-    parts = read_split(config)
-    _same_data(result, parts)
-    last = parts.with_valid_in_train() if config.refit and len(parts.valid) else parts
-    graph = from_split(last)
-    model = build(config, graph)
-    model.load_state_dict(result.weights(), strict=True)
-    return model.eval(), graph, last, config
-
-
-def evaluate_run(
-    result: Run, part: Literal["valid", "test"] = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu"
-) -> Evaluation:
-    """Measure a finished run again, with other ``metrics`` if given.
-
-    Raises DataError for the valid part of a run that was refitted on it.
-    """
-    on = known_device(device)
-    model, _, parts, config = restore(result)
-    if part == "valid" and config.refit:
-        raise DataError(
-            f"the weights of {result.folder} have learned from valid; its metrics there stand in metrics.json"
-        )
-    wanted = replace(config.eval, metrics=metrics) if metrics else config.eval
-    return evaluate(model.to(on), parts, part, wanted, device=str(on))
-
-
-def export(result: Run, folder: str | Path) -> Path:
-    """Write the bundle of a finished run to ``folder``."""
-    model, graph, parts, config = restore(result)
-    return Bundle.save(folder, model, graph, parts.users, parts.items, {"run": result.name, **configs.plain(config)})
-
-
-def summary(result: Run, recipe: str) -> dict[str, Any]:
-    """What a program wants to know of a finished run."""
-    origin = result.provenance
-    return {
-        "recipe": recipe,
-        "seed": result.config["seed"],
-        "run": str(result.folder),
-        "metrics": result.metrics,
-        "seconds": origin["seconds"],
-        "peak_rss_bytes": origin["peak_rss_bytes"],
-    }
+def same_data(result: Run, parts: Split) -> None:
+    """Raise DataError if ``parts`` are not those that the run began with."""
+    if result.provenance["data"]["digest"] != parts.digest():
+        raise DataError(f"the data of {result.folder} have changed since it began; --force runs it anew")
 
 
 # --- stages and records ----------------------------------------------------------------------------------------------
@@ -261,7 +206,7 @@ def _open(config: RunConfig, name: str, root: Path, force: bool) -> Run:
 def _begin(result: Run, parts: Split) -> dict[str, Any]:
     """What is known before the fit; an interrupted run must go on with the data that it began with."""
     if (result.folder / "provenance.json").is_file():
-        _same_data(result, parts)
+        same_data(result, parts)
         return {**result.provenance, "resumed": _now()}
     origin = {
         "command": provenance.command(),
@@ -278,7 +223,7 @@ def _begin(result: Run, parts: Split) -> dict[str, Any]:
 def _choose(result: Run, config: RunConfig, parts: Split, device: torch.device, progress: Any) -> dict[str, Any]:
     """The record of the stage ``fit`` of a run that refits: read if it is there, for the run was then interrupted."""
     if not result.has("fit.json"):
-        validate = validator(config, parts, device)
+        validate = watch(config, parts, device)
         model, record = fit(config, parts, device, validate=validate, folder=result.stage("fit"), progress=progress)
         valid = _measure(result, model, parts, "valid", config, device).metrics
         result.write("fit.json", {**asdict(record), "valid": valid})
@@ -308,11 +253,6 @@ def _end(origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluatio
         "mask": tested.mask if tested else None,
         "counts": tested.counts if tested else {},
     }
-
-
-def _same_data(result: Run, parts: Split) -> None:
-    if result.provenance["data"]["digest"] != parts.digest():
-        raise DataError(f"the data of {result.folder} have changed since it began; --force runs it anew")
 
 
 def _now() -> str:

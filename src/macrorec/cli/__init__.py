@@ -45,13 +45,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("run:evaluate", "Evaluate a finished run again"),
     "tune": ("run:tune", "Search a model's settings on the validation part"),
     "compare": ("run:compare", "Compare two runs user by user, with bootstrap intervals"),
-    "results": ("run:results", "Show the results on file"),
+    "reproduce": ("run:reproduce", "Run recipes with several seeds, and put the results on file"),
+    "results": ("run:results", "Make docs/results.md from the results on file"),
     "export": ("run:export", "Turn a run into a bundle that answers requests"),
     "recommend": ("recommend:recommend", "Recommend items to users, by their own ids"),
     "explain": ("recommend:explain", "Say what carried the score of an item for a user"),
-    "models": ("run:models", "List the models and their settings"),
-    "metrics": ("run:metrics", "List the metrics and their definitions"),
-    "doctor": ("run:doctor", "Check this installation and machine"),
+    "models": ("about:models", "List the models and their settings"),
+    "metrics": ("about:metrics", "List the metrics and their definitions"),
+    "doctor": ("about:doctor", "Check this installation and machine"),
 }
 """Verb -> (module inside this package ":" name of a function or Typer, one line of help)."""
 

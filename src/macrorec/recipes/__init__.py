@@ -1,1 +1,60 @@
-"""Functions that return a RunConfig, one per table cell that we claim."""
+"""Which runs do we claim? Functions ``<model>_<dataset>() -> RunConfig`` in this folder; nothing else lists them.
+
+The recipe's name is the function's, with ``-`` for ``_``: ``gfcf_gowalla`` is ``gfcf-gowalla``. A module may also hold
+``SPACE``, the settings that ``macrorec tune`` searches for its recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from macrorec import configs
+from macrorec.errors import ConfigError
+from macrorec.run import RunConfig
+
+Recipe = Callable[[], RunConfig]
+
+
+def names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(_recipes())
+
+
+def load(name: str) -> RunConfig:
+    """The configuration of the recipe ``name``. Raises ConfigError for an unknown one, with the nearest."""
+    return find(name)()
+
+
+def find(name: str) -> Recipe:
+    """The function behind ``name``; its docstring says what the recipe claims."""
+    recipes = _recipes()
+    if name not in recipes:
+        raise ConfigError(configs.unknown(f"recipe {name!r}", name, recipes))
+    return recipes[name]
+
+
+def space(name: str) -> Mapping[str, Any]:
+    """What ``macrorec tune`` searches for the recipe ``name``."""
+    return getattr(inspect.getmodule(find(name)), "SPACE", {})
+
+
+@cache
+def _recipes() -> dict[str, Recipe]:
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    return {name.replace("_", "-"): recipe for module in modules for name, recipe in _of(module)}
+
+
+def _of(module: ModuleType) -> list[tuple[str, Recipe]]:
+    return [
+        (name, function)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and function.__annotations__.get("return") in ("RunConfig", RunConfig)
+        and not inspect.signature(function).parameters
+    ]

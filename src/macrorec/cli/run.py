@@ -1,0 +1,327 @@
+"""Which verbs make, measure, tune, compare and export runs?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from macrorec.cli.options import Device, Json
+from macrorec.cli.output import answer, note, table
+
+if TYPE_CHECKING:
+    from macrorec.run import RunConfig
+
+Target = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A recipe, or a configuration in TOML.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: model.dim=32.")]
+OwnSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.  [default: its own]")]
+Root = Annotated[Path, typer.Option("--root", help="Where the folders of runs stand.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file, too.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to compute with.  [default: all cores]")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Metrics = Annotated[list[str] | None, typer.Option("--metrics", help="Measure these, such as recall@50; repeatable.")]
+Results = Annotated[Path, typer.Option("--results", help="The folder of result files.")]
+Page = Annotated[Path, typer.Option("--page", help="The page made from them.")]
+
+
+def run(
+    target: Target,
+    sets: Sets = None,
+    seed: OwnSeed = None,
+    device: Device = "cpu",
+    root: Root = Path("runs"),
+    out: Out = None,
+    force: Annotated[bool, typer.Option("--force", help="Run anew, even where the run is finished.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Fit and evaluate a recipe or a TOML file.
+
+    A finished run is answered from its folder; an interrupted one goes on where it was.
+
+    Example: macrorec run ease-ml-100k-u1 --set model.l2=300
+    """
+    limit_threads(threads)
+    from macrorec.files import write_json
+    from macrorec.report.results import record
+    from macrorec.restore import summary
+    from macrorec.run import run as compute
+    from macrorec.train.progress import reporter
+
+    name, config = resolve(target, sets or [], seed)
+    done = compute(config, name=name, root=root, device=device, progress=reporter(quiet=quiet), force=force)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, record(done, name, command_of(target, sets or [], config.seed)))
+    answer(summary(done, name), json, shown(done))
+
+
+def evaluate(
+    folder: Folder,
+    part: Annotated[str, typer.Option("--part", help="test or valid.")] = "test",
+    metrics: Metrics = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Evaluate a finished run again.
+
+    The split is made again from the run's configuration, and must be the one that the run began with.
+
+    Example: macrorec evaluate runs/ease-ml-100k-u1-0-1a2b3c4d --metrics recall@50
+    """
+    from macrorec.restore import evaluate_run
+    from macrorec.store import Run
+
+    measured = evaluate_run(Run.open(folder), part, tuple(metrics or ()), device=device)
+    result = {
+        "run": str(folder),
+        "part": part,
+        "metrics": measured.metrics,
+        "counts": measured.counts,
+        "mask": measured.mask,
+        "seconds": measured.seconds,
+    }
+    rows = [["metric", part], *([key, f"{value:.4f}"] for key, value in measured.metrics.items())]
+    answer(result, json, [*table(rows), "", f"{counted(measured.counts)}; {measured.mask}"])
+
+
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the bundle.")],
+    json: Json = False,
+) -> None:
+    """Turn a run into a bundle that answers requests.
+
+    Example: macrorec export runs/ease-ml-100k-u1-0-1a2b3c4d shop.bundle
+    """
+    from macrorec.restore import export as write
+    from macrorec.store import Run
+
+    place = write(Run.open(folder), out)
+    sizes = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
+    lines = [f"wrote {place}", *table([["file", "bytes"], *([key, value] for key, value in sizes.items())])]
+    answer({"bundle": str(place), "files": sizes}, json, lines)
+
+
+def tune(
+    target: Target,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="At most so many trials.")] = 20,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0, help="Start no trial after so many.")] = None,
+    space: Annotated[Path | None, typer.Option("--space", help="A TOML file: dotted key = choices or range.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="What to search for, on valid.")] = None,
+    sets: Sets = None,
+    seed: OwnSeed = None,
+    device: Device = "cpu",
+    root: Root = Path("runs"),
+    out: Out = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Search a model's settings on the validation part; the best one is refitted and tested once.
+
+    A space in TOML: "model.l2" = {low = 1.0, high = 1e4, log = true}
+
+    Example: macrorec tune ease-ml-100k-u1 --trials 20
+    """
+    limit_threads(threads)
+    from macrorec import configs, recipes
+    from macrorec.files import write_json
+    from macrorec.tune import tune as search
+
+    name, config = resolve(target, sets or [], seed)
+    wanted = configs.read_toml(space) if space else recipes.space(name) if name in recipes.names() else {}
+    result = search(
+        config, wanted, name=name, trials=trials, seconds=seconds, metric=metric, root=root, device=device, note=note
+    )
+    place = out or Path("results/tuning") / f"{name}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place, result)
+    best, spent = result["best"], result["spent"]
+    chosen = [[key, value] for key, value in best["settings"].items()]
+    tested = [[key, f"{value:.4f}"] for key, value in result["run"]["metrics"]["test"].items()]
+    lines = [
+        f"best {result['metric']} on valid: {best['value']:.4f} ({spent['trials']} trials in {spent['seconds']:.0f} s)",
+        *table([["setting", "value"], *chosen]),
+        "",
+        "refitted, on test:",
+        *table([["metric", "test"], *tested]),
+        "",
+        f"run {result['run']['run']}; search {place}",
+    ]
+    answer({**result, "file": str(place)}, json, lines)
+
+
+def compare(
+    first: Folder,
+    second: Folder,
+    part: Annotated[str, typer.Option("--part", help="test or valid.")] = "test",
+    metrics: Metrics = None,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Bootstrap resamples of users.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")] = 0,
+    json: Json = False,
+) -> None:
+    """Compare two runs user by user, with bootstrap intervals.
+
+    Example: macrorec compare runs/ease-ml-100k-u1-0-1a2b3c4d runs/popular-ml-100k-u1-0-5e6f7a8b
+    """
+    from dataclasses import asdict
+
+    from macrorec.eval.compare import compare as pair
+    from macrorec.store import Run
+
+    a, b = Run.open(first), Run.open(second)
+    if a.provenance["data"]["digest"] != b.provenance["data"]["digest"]:
+        note("the two runs were made on different data or splits: only users that both measured are compared")
+    found = pair(a.per_user(part), b.per_user(part), metrics, n_bootstrap=resamples, seed=seed)
+    head = ["metric", "first", "second", "difference", "95 % interval", "p", "users"]
+    rows = [
+        [
+            c.metric,
+            f"{c.a:.4f}",
+            f"{c.b:.4f}",
+            f"{c.difference:+.4f}",
+            f"{c.low:+.4f} .. {c.high:+.4f}",
+            f"{c.p:.4f}",
+            c.users,
+        ]
+        for c in found
+    ]
+    answer(
+        {"first": str(first), "second": str(second), "part": part, "metrics": [asdict(c) for c in found]},
+        json,
+        table([head, *rows]),
+    )
+
+
+def results(results: Results = Path("results"), page: Page = Path("docs/results.md"), json: Json = False) -> None:
+    """Make docs/results.md from the result files.
+
+    Example: macrorec results
+    """
+    from macrorec.errors import DataError
+    from macrorec.report.results import markdown
+
+    if not results.is_dir():
+        raise DataError(f"there is no folder {str(results)!r}; --results names the one that holds the result files")
+    write_text(page, markdown(results))
+    answer({"page": str(page)}, json, [f"wrote {page}"])
+
+
+def reproduce(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Recipes.")],
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")] = "0",
+    device: Device = "cpu",
+    root: Root = Path("runs"),
+    results: Results = Path("results"),
+    page: Page = Path("docs/results.md"),
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Run recipes with several seeds, and put their results on file and on the page.
+
+    Example: macrorec reproduce ease-ml-100k-u1 gfcf-ml-100k-u1 --seeds 0,1,2
+    """
+    limit_threads(threads)
+    from macrorec.errors import ConfigError
+    from macrorec.files import write_json
+    from macrorec.report.results import markdown, record
+    from macrorec.run import run as compute
+    from macrorec.train.progress import reporter
+
+    if not all(part.strip().isdecimal() for part in seeds.split(",")):
+        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {seeds!r}")
+    jobs = [resolve(name, [], int(seed)) for name in names for seed in seeds.split(",")]
+    rows: list[dict[str, Any]] = []
+    for name, config in jobs:
+        note(f"{name}, seed {config.seed}")
+        done = compute(config, name=name, root=root, device=device, progress=reporter())
+        rows.append(record(done, name, command_of(name, [], config.seed)))
+        place = results / "recipes" / f"{name}-{config.seed}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, rows[-1])
+    write_text(page, markdown(results))
+    shown_rows = [[row["recipe"], row["seed"], key, f"{value:.4f}"] for row in rows for key, value in tested(row)]
+    lines = [*table([["recipe", "seed", "metric", "test"], *shown_rows]), "", f"wrote {page}"]
+    answer(
+        {"page": str(page), "results": [{k: r[k] for k in ("recipe", "seed", "metrics")} for r in rows]}, json, lines
+    )
+
+
+# --- what the verbs share --------------------------------------------------------------------------------------------
+
+
+def resolve(target: str, sets: list[str], seed: int | None) -> tuple[str, RunConfig]:
+    """The name and the configuration of a recipe or a TOML file, with settings changed."""
+    from macrorec import configs, recipes
+    from macrorec.run import RunConfig
+
+    if target.endswith(".toml"):
+        name, written = Path(target).stem, configs.read_toml(Path(target))
+        start = configs.plain(configs.parse(RunConfig, written))
+    else:
+        name, start = target, configs.plain(recipes.load(target))
+    if seed is not None:
+        start["seed"] = seed
+    return name, configs.parse(RunConfig, configs.assign(start, sets))
+
+
+def command_of(target: str, sets: list[str], seed: int) -> str:
+    """The command line that makes this result."""
+    changes = [word for change in sets for word in ("--set", change)]
+    return shlex.join(["macrorec", "run", target, *changes, "--seed", str(seed)])
+
+
+def limit_threads(n: int | None) -> None:
+    """Bound the threads of all libraries; to be called before they are imported."""
+    if n is None:
+        return
+    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ[f"{name}_NUM_THREADS"] = str(n)
+    os.environ["POLARS_MAX_THREADS"] = str(n)
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, whole or not at all."""
+    from macrorec.files import write
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def tested(row: dict[str, Any]) -> list[tuple[str, float]]:
+    """Metrics on test."""
+    return list(row["metrics"]["test"].items())
+
+
+def counted(counts: dict[str, int]) -> str:
+    """Counts in words: ``users 943, relevant 1,000``."""
+    return ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+
+
+def shown(done: Any) -> list[str]:
+    """A finished run for a reader: metrics by part, time, memory, and the mask policy."""
+    origin, metrics = done.provenance, done.metrics
+    parts = [part for part in ("valid", "test") if metrics[part]]
+    names = dict.fromkeys(name for part in parts for name in metrics[part])
+    rows = [
+        [name, *(f"{metrics[part][name]:.4f}" if name in metrics[part] else "" for part in parts)] for name in names
+    ]
+    seconds = origin["seconds"]
+    spent = f"train {seconds['train']:.1f} s" + (
+        f", evaluate {seconds['evaluate']:.1f} s" if seconds["evaluate"] else ""
+    )
+    return [
+        *table([["metric", *parts], *rows]),
+        "",
+        f"test: {counted(origin['counts'])}; {origin['mask']}" if metrics["test"] else "test: nothing held out",
+        f"{spent}, peak memory {origin['peak_rss_bytes'] / 2**20:,.0f} MiB",
+        f"run {done.folder}",
+    ]

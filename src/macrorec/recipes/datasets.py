@@ -1,0 +1,104 @@
+"""On which data, split how, and measured by what? One function per data set; each takes a model and how to train it.
+
+Every split names its published protocol. Valid is ours wherever the publication has none: it is taken out of train, the
+model is chosen and stopped by it, and then refitted on train and valid together, so that test meets all of train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from macrorec.data.log import Behavior
+from macrorec.data.sources.source import Source
+from macrorec.data.split import Given, LeaveLastOne, LeaveOneOut, Nothing, RandomFraction, SplitConfig
+from macrorec.eval.ranking import EvalConfig
+from macrorec.inputs import Synthetic
+from macrorec.run import RunConfig
+from macrorec.train.trainer import TrainConfig
+
+CLOSED_FORM = TrainConfig(epochs=1, monitor=None, patience=None)
+"""For models that are solved, not trained: nothing of it is used."""
+
+
+def ml_100k_u1(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """MovieLens 100K, split u1: 80,000 / 19,968 ratings, all of them positives. CCBIE, Table II."""
+    return RunConfig(
+        source=Source(path="ml-100k-u1/train.txt", test="ml-100k-u1/test.txt"),
+        split=SplitConfig(test=Given(), valid=RandomFraction(fraction=0.1), vocabulary="train+valid"),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("ndcg@3", "ndcg@10", "ndcg_full@10", "recall@3", "recall@10")),
+        refit=True,
+    )
+
+
+def dblp(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """DBLP: 17,699 edges; test rows of an item outside train are dropped, 2,978 users remain. CCBIE, Table II."""
+    return replace(
+        ml_100k_u1(model, train),
+        source=Source(path="dblp/train.txt", test="dblp/test.txt"),
+        eval=EvalConfig(metrics=("ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "recall@5", "recall@10")),
+    )
+
+
+def ml_100k(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """MovieLens 100K with times: a user's last rating is test, the one before is valid; all are positives."""
+    return RunConfig(
+        source=Source(path="ml-100k/ml-100k.inter", time_unit="s"),
+        split=SplitConfig(test=LeaveLastOne(), valid=LeaveLastOne(), vocabulary="train+valid"),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("hr@10", "ndcg@10", "mrr@10", "recall@20", "ndcg@20")),
+        refit=True,
+    )
+
+
+def gowalla(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Gowalla, LightGCN's split: 810,128 / 217,242 check-ins, 29,858 x 40,981."""
+    return RunConfig(
+        source=Source(path="gowalla/train.txt", test="gowalla/test.txt"),
+        split=SplitConfig(test=Given(), valid=RandomFraction(fraction=0.1), vocabulary="all"),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("recall@20", "ndcg@20")),
+        refit=True,
+    )
+
+
+def taobao(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Taobao: view, cart, buy; one held-out purchase per user; only purchases of train are masked. MB-CGCN's split."""
+    return RunConfig(
+        source=Source(
+            path="taobao/train.parquet",
+            test="taobao/test.parquet",
+            behaviors=(
+                Behavior(name="view", role="auxiliary", mask=False),
+                Behavior(name="cart", role="auxiliary", mask=False),
+                Behavior(name="buy"),
+            ),
+        ),
+        split=SplitConfig(test=Given(), valid=LeaveOneOut(), vocabulary="all"),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("hr@10", "ndcg@10", "hr@20", "ndcg@20", "hr@50", "ndcg@50")),
+        refit=True,
+    )
+
+
+def market(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """The synthetic market of ``macrorec demo``: every user's last purchase is test, the one before is valid."""
+    return RunConfig(
+        source=Synthetic(),
+        split=SplitConfig(test=LeaveLastOne(), valid=LeaveLastOne(), vocabulary="train+valid"),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("hr@10", "ndcg@10", "recall@20", "ndcg@20")),
+        refit=True,
+    )
+
+
+def as_published(config: RunConfig) -> RunConfig:
+    """Without valid: all of train is learned from, for a number of epochs, or with settings, fixed beforehand."""
+    fixed = replace(config.train, monitor=None, patience=None)
+    return replace(config, split=replace(config.split, valid=Nothing()), train=fixed, refit=False)

@@ -1,0 +1,222 @@
+"""What did we measure, beside what was published? ``docs/results.md``, made from the files under ``results/`` alone.
+
+    results/<topic>/<recipe>-<seed>.json   one finished run: ``macrorec run NAME --out FILE``
+    results/tuning/<recipe>.json           one search: ``macrorec tune NAME --out FILE``
+    results/benchmarks/<name>.json         what a benchmark printed, one JSON object per line
+    results/published.json                 published values: dataset, model, metric, value, source
+
+Equal files give an equal text, to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from macrorec.errors import DataError
+from macrorec.restore import summary
+from macrorec.store import Run
+
+HEAD = """# Results
+
+Made by `macrorec results` from the files under `results/`; edit those, not this. Each row gives the mean over seeds,
+and the standard deviation behind ± where there are several. Test was read once per run, after everything was chosen.
+The gap is ours minus published.
+"""
+
+Row = Mapping[str, Any]
+
+
+def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
+    """What is kept of a finished run: everything but the weights and the per-user values."""
+    origin = run.provenance
+    kept = ("mask", "counts", "machine", "versions", "commit", "finished")
+    return {
+        **summary(run, recipe),
+        "run": run.name,
+        "command": command,
+        "data": origin["data"]["digest"],
+        "rows": origin["data"]["report"],
+        **{key: origin[key] for key in kept},
+        "config": run.config,
+    }
+
+
+def markdown(folder: Path) -> str:
+    """The text of ``docs/results.md`` for the results in ``folder``. Raises DataError for a file that is no result."""
+    runs, searches = _runs(folder), _read(folder / "tuning")
+    published = _read_file(folder / "published.json") if (folder / "published.json").is_file() else []
+    datasets = sorted({_dataset(row) for row in runs} | {row["dataset"] for row in published})
+    sections = [HEAD]
+    for dataset in datasets:
+        ours = [row for row in runs if _dataset(row) == dataset]
+        known = [row for row in published if row["dataset"] == dataset]
+        sections.append(_dataset_section(dataset, ours, known))
+    if searches:
+        sections.append(_search_section(searches))
+    benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
+    if benchmarks:
+        sections.append(_benchmark_section(benchmarks))
+    return "\n".join(sections)
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def _dataset_section(dataset: str, runs: Sequence[Row], published: Sequence[Row]) -> str:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in runs:
+        groups[_label(row)].append(row)
+    text = f"## {dataset}\n\n"
+    if groups:
+        metrics = list(dict.fromkeys(metric for row in runs for metric in row["metrics"]["test"]))
+        head = ["recipe", *metrics, "seeds", "train s", "peak MiB"]
+        body = [[label, *_cells(rows, metrics)] for label, rows in sorted(groups.items())]
+        text += _table(head, body) + "\n" + _protocol(runs)
+    compared = _compared(groups, published)
+    if compared:
+        text += _table(["model", "metric", "ours", "published", "gap", "source"], compared) + "\n"
+    if groups:
+        commands = sorted({row["command"] for row in runs})
+        text += "```\n" + "\n".join(commands) + "\n```\n"
+    return text
+
+
+def _cells(rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
+    values = [_spread([row["metrics"]["test"][m] for row in rows if m in row["metrics"]["test"]]) for m in metrics]
+    seconds = statistics.mean(row["seconds"]["train"] for row in rows)
+    peak = max(row["peak_rss_bytes"] for row in rows) / 2**20
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    return [*values, seeds, f"{seconds:.1f}", f"{peak:,.0f}"]
+
+
+def _protocol(runs: Sequence[Row]) -> str:
+    lines = []
+    for mask in sorted({str(row["mask"]) for row in runs}):
+        own = [row for row in runs if str(row["mask"]) == mask]
+        users = ", ".join(sorted({f"{row['counts'].get('users', 0):,}" for row in own}))
+        data = ", ".join(sorted({f"`{row['data'][:12]}`" for row in own}))
+        lines.append(f"{users} users in test; {mask}; data {data}.")
+    return "\n".join(lines) + "\n\n"
+
+
+def _compared(groups: Mapping[str, Sequence[Row]], published: Sequence[Row]) -> list[list[str]]:
+    result = []
+    for known in published:
+        own = {label: rows for label, rows in groups.items() if _model(rows[0]) == known["model"].lower()}
+        values = {
+            label: statistics.mean(row["metrics"]["test"][known["metric"]] for row in rows)
+            for label, rows in own.items()
+            if all(known["metric"] in row["metrics"]["test"] for row in rows)
+        }
+        label = min(values, key=lambda name: (len(name), name), default=None)
+        ours = values[label] if label else None
+        shown = "" if ours is None else f"{ours:.4f}"
+        gap = "" if ours is None else f"{ours - known['value']:+.4f}"
+        result.append([known["model"], known["metric"], shown, f"{known['value']:.4f}", gap, known["source"]])
+    return result
+
+
+def _search_section(searches: Sequence[Row]) -> str:
+    body = []
+    for row in sorted(searches, key=lambda row: str(row["command"])):
+        settings = ", ".join(f"{key} = {_short(value)}" for key, value in row["best"]["settings"].items())
+        budget = f"{row['spent']['trials']} trials, {row['spent']['seconds']:.0f} s"
+        test = ", ".join(f"{name} {value:.4f}" for name, value in row["run"]["metrics"]["test"].items())
+        body.append([row["recipe"], f"{row['metric']} {row['best']['value']:.4f}", settings, budget, test])
+    head = ["recipe", "best on valid", "settings", "budget", "refitted, on test"]
+    commands = "\n".join(sorted({row["command"] for row in searches}))
+    return f"## Settings chosen on valid\n\n{_table(head, body)}\n```\n{commands}\n```\n"
+
+
+def _benchmark_section(lines: Sequence[Row]) -> str:
+    body = []
+    for line in sorted(lines, key=lambda line: str(line["name"])):
+        baseline = line.get("baseline") or {}
+        against = ", ".join(f"{key} {_short(value)}" for key, value in baseline.items())
+        ratio = "" if line.get("ratio") is None else f"{line['ratio']:.2f}"
+        machine = line.get("machine", {})
+        place = machine.get("gpu") or f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores"
+        value = f"{_short(line['value'])} {line['unit']}"
+        body.append([line["name"], value, against, ratio, place, f"`python -m benchmarks.{line['name']}`"])
+    return "## Benchmarks\n\n" + _table(["name", "value", "baseline", "ratio", "machine", "command"], body)
+
+
+# --- files and cells -------------------------------------------------------------------------------------------------
+
+
+def _runs(folder: Path) -> list[Row]:
+    """All results of runs below ``folder``, whatever their topic."""
+    topics = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [
+        row
+        for topic in topics
+        if topic.name not in ("tuning", "benchmarks")
+        for row in _read(topic)
+        if "recipe" in row and "metrics" in row
+    ]
+
+
+def _read(folder: Path) -> list[Row]:
+    return [_read_file(path) for path in _paths(folder)]
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+
+
+def _read_file(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _lines(path: Path) -> list[Row]:
+    """The objects of a file that holds one JSON object, or one per line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        try:
+            whole = json.loads(text)
+            return whole if isinstance(whole, list) else [whole]
+        except json.JSONDecodeError:
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _label(row: Row) -> str:
+    """The recipe, and what its command sets."""
+    words = str(row["command"]).split()
+    changed = [words[n + 1].strip("'") for n, word in enumerate(words[:-1]) if word == "--set"]
+    return " ".join([str(row["recipe"]), *changed])
+
+
+def _model(row: Row) -> str:
+    return str(row["config"]["model"]["name"])
+
+
+def _dataset(row: Row) -> str:
+    """What follows the model's name in the recipe's."""
+    recipe, model = str(row["recipe"]), _model(row)
+    return recipe.removeprefix(model + "-")
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"

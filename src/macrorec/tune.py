@@ -1,0 +1,178 @@
+"""Which settings does validation prefer? A seeded search by Optuna that never reads test, with its budget on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from macrorec import configs, provenance
+from macrorec.data.log import Split
+from macrorec.errors import ConfigError, DataError, ResourceError
+from macrorec.eval.evaluate import check
+from macrorec.eval.metrics import METRICS, parse
+from macrorec.inputs import read_split
+from macrorec.restore import summary
+from macrorec.run import RunConfig, fit, known_device, run, validator, watch
+
+Space = Mapping[str, Any]
+"""Dotted key -> a list of choices, or ``{"low": a, "high": b, "log": bool}``; two integers search integers."""
+
+
+def tune(
+    config: RunConfig,
+    space: Space,
+    *,
+    name: str,
+    trials: int,
+    seconds: float | None = None,
+    metric: str | None = None,
+    root: str | Path = "runs",
+    device: str = "cpu",
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Search ``space`` around ``config`` for the best ``metric`` on valid; then run the best one, tested once.
+
+    Stops after ``trials``, or when ``seconds`` have passed. ``metric`` defaults to ``train.monitor``, else to the first
+    of ``eval.metrics``. The first trial is ``config`` itself. Trials that do not fit in memory count as failed.
+    Raises ConfigError for a space that does not fit the configuration, DataError for a split without valid.
+    """
+    on = known_device(device)
+    measurable = check(config.eval)
+    metric = metric or config.train.monitor or measurable[0]
+    if metric not in measurable:
+        raise ConfigError(f"cannot tune for {metric!r}: eval.metrics are {', '.join(measurable)}")
+    sign = 1 if METRICS[parse(metric)[0]].higher_is_better else -1
+    table = configs.plain(config)
+    check_space(table, space)
+    parts = untested(read_split(config.source, config.prepare, config.split, seed=config.seed))
+    if not len(parts.valid):
+        raise DataError("cannot tune without a valid part; set split.valid, such as split.valid.kind=leave-one-out")
+    measured = validator(config, parts, on)
+    began = time.monotonic()
+    record: list[dict[str, Any]] = []
+    study = _study(config.seed, start={key: _get(table, key) for key in space}, space=space)
+    while len(record) < trials and (seconds is None or not record or time.monotonic() - began < seconds):
+        trial = study.ask()
+        chosen = {key: _suggest(trial, key, wanted) for key, wanted in space.items()}
+        trial_began = time.monotonic()
+        entry: dict[str, Any] = {"settings": chosen, "value": None, "seconds": 0.0}
+        try:
+            candidate = configs.parse(RunConfig, _put(table, chosen))
+            model, history = fit(candidate, parts, on, validate=watch(candidate, parts, on))
+            entry |= {"value": measured(model)[metric], "best_epoch": history.best_epoch}
+        except (ConfigError, ResourceError) as error:
+            entry["failed"] = str(error)
+        entry["seconds"] = round(time.monotonic() - trial_began, 3)
+        failed = entry["value"] is None
+        study.tell(trial, None if failed else sign * entry["value"], state=_failed() if failed else None)
+        record.append(entry)
+        if note:
+            note(f"trial {len(record)} of {trials}: {metric} {_shown(entry)}  {chosen}")
+    spent = time.monotonic() - began
+    done = [entry for entry in record if entry["value"] is not None]
+    if not done:
+        raise ConfigError(f"no trial of the search succeeded; the last one failed: {record[-1]['failed']}")
+    best = max(done, key=lambda entry: sign * entry["value"])
+    winner = configs.parse(RunConfig, _put(table, best["settings"]))
+    tested = run(replace(winner, refit=True), name=name, root=root, device=device)
+    return {
+        "recipe": name,
+        "metric": metric,
+        "part": "valid",
+        "budget": {"trials": trials, "seconds": seconds, "seeds": [config.seed]},
+        "spent": {"trials": len(record), "seconds": round(spent, 1)},
+        "space": dict(space),
+        "best": best,
+        "trials": record,
+        "run": {**summary(tested, name), "config": tested.config},
+        "data": tested.provenance["data"]["digest"],
+        "command": provenance.command(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+    }
+
+
+def untested(parts: Split) -> Split:
+    """``parts`` without test: what a search may see."""
+    return replace(parts, test=parts.test.take(slice(0, 0)))
+
+
+def check_space(table: Mapping[str, Any], space: Space) -> None:
+    """Raise ConfigError unless every key is one of the configuration's and every entry is a list or a range."""
+    if not space:
+        raise ConfigError(
+            'there is nothing to search: give a space, such as "model.l2" = {low = 1.0, high = 1e4, log = true}'
+        )
+    for key, wanted in space.items():
+        if key.split(".")[0] not in ("model", "train"):
+            raise ConfigError(f"cannot search {key!r}: only keys of model and train leave the measure as it is")
+        _get(table, key)
+        if isinstance(wanted, list) and wanted:
+            continue
+        if not isinstance(wanted, Mapping) or not {"low", "high"} <= wanted.keys() <= {"low", "high", "log"}:
+            raise ConfigError(f"the space of {key!r} must be a list of choices or {{low, high, log}}; got {wanted!r}")
+        low, high = wanted["low"], wanted["high"]
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+        if not numbers or not low < high or (wanted.get("log") and low <= 0):
+            raise ConfigError(f"the space of {key!r} needs low < high, and low > 0 where log is true; got {wanted!r}")
+
+
+def _study(seed: int, start: Mapping[str, Any], space: Space) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    if all(_inside(start[key], wanted) for key, wanted in space.items()):
+        study.enqueue_trial(dict(start))
+    return study
+
+
+def _inside(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(value, int | float) and wanted["low"] <= value <= wanted["high"]
+    return value in wanted
+
+
+def _suggest(trial: Any, key: str, wanted: Any) -> Any:
+    if not isinstance(wanted, Mapping):
+        return trial.suggest_categorical(key, wanted)
+    low, high, log = wanted["low"], wanted["high"], bool(wanted.get("log"))
+    integers = isinstance(low, int) and isinstance(high, int)
+    return (trial.suggest_int if integers else trial.suggest_float)(key, low, high, log=log)
+
+
+def _failed() -> Any:
+    import optuna
+
+    return optuna.trial.TrialState.FAIL
+
+
+def _get(table: Mapping[str, Any], key: str) -> Any:
+    place: Any = table
+    for part in key.split("."):
+        if not isinstance(place, Mapping) or part not in place:
+            raise ConfigError(
+                configs.unknown(f"key {key!r} in the space", part, place if isinstance(place, Mapping) else ())
+            )
+        place = place[part]
+    return place
+
+
+def _put(table: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """``table`` with the values of ``chosen`` at their dotted keys."""
+    result = configs.plain(table)
+    for key, value in chosen.items():
+        *path, last = key.split(".")
+        place = result
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return dict(result)
+
+
+def _shown(entry: Mapping[str, Any]) -> str:
+    return "failed" if entry["value"] is None else f"{entry['value']:.4f}"
