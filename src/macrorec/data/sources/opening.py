@@ -1,0 +1,104 @@
+"""How is a log's file opened? Its place, format, columns and types, before any row is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from macrorec.data.log import COLUMNS
+from macrorec.data.sources.checks import Typed, typed
+from macrorec.data.sources.columns import match
+from macrorec.data.sources.formats import chosen, name_of, separator_of
+from macrorec.data.sources.home import locate
+from macrorec.data.sources.raw import Raw, check_text, head, invalid_utf8
+from macrorec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from macrorec.data.sources.source import Source
+
+Part = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A file whose format and columns are known, before any row was checked."""
+
+    path: Path
+    format: ModuleType
+    raw: Raw
+    mapping: Mapping[str, str]
+    log: Typed
+    notes: tuple[str, ...]
+    source: Source
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The canonical columns of ``frame``."""
+        constant = self.source.behavior is not None and "behavior" not in self.log.columns
+        return tuple(name for name in COLUMNS if name in self.log.columns or (constant and name == "behavior"))
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """The canonical columns, and ``INDEX``; of all rows, good or bad."""
+        name = self.source.behavior
+        frame = self.log.frame
+        if "behavior" in self.columns and "behavior" not in self.log.columns:
+            frame = frame.with_columns(behavior=pl.lit(name, pl.String))
+        return frame
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turns what goes wrong while rows are read into one DataError that says where the file is broken."""
+        with told(self.path, lambda: _diagnosis(self)):
+            yield
+
+
+def open_part(source: Source, part: Part = "train") -> Opened:
+    """Find the file of ``part``, its format and its columns. Raises ConfigError and DataError; reads only its head."""
+    if source.time_unit not in (None, "s", "ms"):
+        raise ConfigError(f"time_unit is {source.time_unit!r}; allowed are s and ms")
+    place = source.path if part == "train" else getattr(source, part)
+    if place is None:
+        raise ConfigError(f"the source of {source.path} has no {part} part")
+    path = locate(place)
+    start = head(path)
+    with told(path, lambda: invalid_utf8(path)):
+        module, why = chosen(path, start, source.format)
+        if name_of(module) != "parquet":
+            check_text(path, start.start)
+        separator = separator_of(source.separator)
+        raw = module.scan(path, start, separator, source.quoted)
+        mapping = match(raw.names, source.columns, raw.defaults, str(path))
+        names = tuple(behavior.name for behavior in source.behaviors)
+        log = typed(raw, mapping, source.time_unit, names, str(path))
+    notes = [f"format is {name_of(module)}, {why}"] if why else []
+    if separator is None and raw.separator not in (None, "\t"):
+        notes.append(f"fields are separated by {raw.separator!r}")
+    for ours, theirs in mapping.items():
+        if ours != theirs and ours not in source.columns:
+            notes.append(f"{ours} is {'column ' if raw.defaults else ''}{theirs!r}")
+    return Opened(path, module, raw, mapping, log, (*notes, *log.notes), source)
+
+
+@contextmanager
+def told(path: Path, diagnose: Callable[[], str | None]) -> Iterator[None]:
+    """Turns failures of the reader into one DataError about ``path``; ``diagnose`` may say where it is broken."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeError) as error:
+        what = diagnose() or " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}") from error
+
+
+def _diagnosis(opened: Opened) -> str | None:
+    diagnose: Any = getattr(opened.format, "diagnose", None)
+    found = diagnose(opened.path, opened.raw, opened.source.quoted) if diagnose else None
+    return str(found) if found else None

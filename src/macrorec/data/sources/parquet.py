@@ -1,0 +1,32 @@
+"""Parquet: columns with types of their own. What everything is imported to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from macrorec.data.log import COLUMNS
+from macrorec.data.sources.columns import check_names
+from macrorec.data.sources.raw import INDEX, Head, Raw
+
+EXTENSIONS = (".parquet", ".pq")
+HOLDS = COLUMNS
+
+
+def looks(head: Head) -> bool:
+    """The four bytes that every Parquet file begins with."""
+    return head.start.startswith(b"PAR1")
+
+
+def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
+    """All columns, in their types."""
+    names = tuple(pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema())
+    check_names(names, str(path))
+    frame = pl.scan_parquet(path, glob=False, hive_partitioning=False, row_index_name=INDEX)
+    return Raw(frame, names)
+
+
+def write(frame: pl.LazyFrame, out: Path) -> pl.LazyFrame:
+    """A lazy sink of ``frame`` into ``out``, compressed by zstd, in the frame's order."""
+    return frame.sink_parquet(out, compression="zstd", maintain_order=True, sync_on_close="all", lazy=True)

@@ -1,0 +1,145 @@
+"""Where does a log lie, what do its columns mean, and how does it become a frame with our names and types?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from macrorec.data.log import Behavior
+from macrorec.data.sources.checks import TimeUnit
+from macrorec.data.sources.formats import name_of
+from macrorec.data.sources.opening import Opened, Part, open_part
+from macrorec.data.sources.raw import INDEX, line_of
+from macrorec.data.sources.verdict import Verdict, answers, questions, value_at
+from macrorec.errors import DataError
+
+ROW = "row"
+"""Last column of every frame that ``read`` returns: the row's number in the file, from 0; breaks ties of time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A log: one file, or one per part where the user supplies the split."""
+
+    path: str
+    """The log, or its train part: a path, or a path inside the data folder."""
+    valid: str | None = None
+    """The valid part, where it is given."""
+    test: str | None = None
+    """The test part, where it is given."""
+    format: str = "auto"
+    """auto, csv (also TSV), parquet, jsonl, atomic, movielens, lightgcn, or edges."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Ours -> the file's, where the name is not a known one; an empty name leaves ours out. Columns of a file without
+    header are called 1, 2, ..."""
+    time_unit: TimeUnit | None = None
+    """Unit of the timestamps, s or ms; None: by magnitude."""
+    behavior: str | None = None
+    """Name of the behaviour of all rows of a file without a behaviour column."""
+    behaviors: tuple[Behavior, ...] = ()
+    """All behaviours; (): the one that is there, as the target."""
+    separator: str | None = None
+    """What separates fields; None: as the format has it, or by the header."""
+    quoted: bool = True
+    """CSV only: whether quotation marks quote, or are ordinary characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What was made of a file, and why."""
+
+    path: Path
+    format: str
+    mapping: Mapping[str, str]
+    """Ours -> the file's."""
+    unused: tuple[str, ...]
+    """Columns of the file that nothing came of."""
+    rows: int
+    time_unit: TimeUnit | None
+    """None where there are no times."""
+    times: tuple[int, int] | None
+    """First and last time."""
+    notes: tuple[str, ...]
+    """One line per thing that was inferred, not declared."""
+
+
+def read(source: Source, part: Part = "train") -> pl.LazyFrame:
+    """The rows of ``part``: those of ``COLUMNS`` that are there, in that order, then ``row``; nothing dropped.
+
+    Ids are text (Int64 where Parquet holds integers), timestamps Int64 in the file's unit, weight and label Float64.
+    The file is checked in one pass now, so that collecting the frame does not fail; rows come in no promised order.
+    Raises DataError, with the line and the value, for whatever is not as declared.
+    """
+    opened = open_part(source, part)
+    examine(opened)
+    return opened.frame.select(*opened.columns, pl.col(INDEX).alias(ROW))
+
+
+def inspect(source: Source, part: Part = "train") -> Inference:
+    """What ``read`` makes of the file, and why. Reads all of it, and raises as ``read`` does."""
+    opened = open_part(source, part)
+    return inference(opened, examine(opened))
+
+
+def examine(opened: Opened) -> Verdict:
+    """One pass over all rows. Raises DataError for the first fault."""
+    with opened.reading():
+        verdict = answers(opened.log, questions(opened.log).collect(engine="streaming"))
+    refuse(opened, verdict)
+    return verdict
+
+
+def refuse(opened: Opened, verdict: Verdict, *, faults: bool = True) -> None:
+    """Raise DataError if ``verdict`` found no rows, a mixture of time units, or (with ``faults``) a wrong row."""
+    where = opened.path
+    if not verdict.rows:
+        raise DataError(f"{where}: there are no rows{'' if opened.raw.defaults else ' after the header'}")
+    if faults and verdict.faults:
+        first = min(verdict.faults, key=lambda fault: fault.first)
+        value = shown(opened, first.first, first.column)
+        more = f", one of {first.rows:,} such rows" if first.rows > 1 else ""
+        raise DataError(f"{where}: {line(opened, first.first, first.column)}: {first.reason}{value}{more}")
+    if verdict.beyond_at is not None:
+        raise DataError(
+            f"{where}: {line(opened, verdict.beyond_at, 'timestamp')}: timestamp{shown(opened, verdict.beyond_at)} "
+            "is too large for seconds and for milliseconds; convert it"
+        )
+    declared = opened.source.time_unit
+    if verdict.millis_at is not None and (verdict.seconds_at is not None or declared == "s"):
+        millis = f"{line(opened, verdict.millis_at, 'timestamp')}{shown(opened, verdict.millis_at)}"
+        if verdict.seconds_at is None:
+            raise DataError(f"{where}: timestamps are declared in s, but {millis} is in milliseconds")
+        seconds = f"{line(opened, verdict.seconds_at, 'timestamp')}{shown(opened, verdict.seconds_at)}"
+        raise DataError(f"{where}: timestamps mix units: {seconds} is in seconds, {millis} in milliseconds")
+
+
+def line(opened: Opened, row: int, column: str) -> str:
+    """Where row ``row`` stands in the file, in words."""
+    return line_of(opened.path, opened.raw, row, value_at(opened.log, row, column))
+
+
+def shown(opened: Opened, row: int, column: str = "timestamp") -> str:
+    """The value at ``row``, ready to follow a word; nothing where there is none."""
+    value = value_at(opened.log, row, column)
+    return "" if value is None or value == "" else f" {str(value)[:80]!r}"
+
+
+def inference(opened: Opened, verdict: Verdict) -> Inference:
+    """What was made of the file, in the light of all rows."""
+    notes = list(opened.notes)
+    unit = None
+    if verdict.times is not None:
+        unit = opened.source.time_unit or verdict.unit
+        if opened.source.time_unit is None:
+            notes.append(f"timestamps are in {unit}, by their magnitude ({verdict.times[0]} to {verdict.times[1]})")
+        elif unit == "ms" and verdict.millis_at is None:
+            notes.append("timestamps are declared in ms, but are as small as seconds")
+    unused = tuple(name for name in opened.raw.names if name not in opened.mapping.values())
+    if unused:
+        notes.append(f"not used: {', '.join(unused)}")
+    return Inference(
+        opened.path, name_of(opened.format), opened.mapping, unused, verdict.rows, unit, verdict.times, tuple(notes)
+    )
