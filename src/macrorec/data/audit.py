@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from macrorec.data.log import PARTS, Interactions, PartName, Split, concat
 
@@ -51,11 +52,10 @@ def audit(split: Split) -> tuple[Finding, ...]:
 
 
 def _finding(name: str, severity: Severity, count: int, total: int, text: str) -> Finding:
-    """A finding of ``count`` among ``total``; ``{}`` in the text becomes "count of total (share)"."""
+    """A finding of ``count`` among ``total``; the text goes on after "count of total (share)"."""
     share = count / total if total else 0.0
-    return Finding(
-        name, severity if count else "ok", count, share, text.format(f"{count:,} of {total:,} ({100 * share:.1f} %)")
-    )
+    line = f"{count:,} of {total:,} ({100 * share:.1f} %) {text}"
+    return Finding(name, severity if count else "ok", count, share, line)
 
 
 def _positive(part: Interactions) -> Interactions:
@@ -68,7 +68,7 @@ def _overlaps(split: Split) -> Iterator[Finding]:
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         if len(target[second]) and len(target[first]):
             common = len(np.intersect1d(target[first], target[second], assume_unique=True))
-            text = f"{{}} target pairs of {second} also stand in {first}"
+            text = f"target pairs of {second} also stand in {first}"
             yield _finding(f"overlap-{first}-{second}", "warning", common, len(target[second]), text)
 
 
@@ -80,10 +80,10 @@ def _future(train: Interactions, part: Interactions, name: str) -> Iterator[Find
     earliest_U = np.full(len(train.users), np.iinfo(np.int64).max)
     np.minimum.at(earliest_U, target.user, target.time)
     later = int((train.time > earliest_U[train.user]).sum())
-    text = f"{{}} train events are later than their own user's earliest event in {name}"
+    text = f"train events are later than their own user's earliest event in {name}"
     yield _finding(f"future-user-{name}", "warning", later, len(train), text)
     later = int((train.time > target.time.min()).sum())
-    text = f"{{}} train events are later than the earliest event in {name}"
+    text = f"train events are later than the earliest event in {name}"
     yield _finding(f"future-{name}", "warning", later, len(train), text)
 
 
@@ -95,17 +95,17 @@ def _positives(seen: Interactions, part: Interactions, name: str) -> Iterator[Fi
     masks = np.array([b.mask for b in seen.behaviors])
     hidden = int(np.isin(positives, seen.take(masks[seen.behavior]).pairs(), assume_unique=True).sum())
     severity: Severity = "error" if hidden >= UNREACHABLE_ERROR * len(positives) else "warning"
-    text = f"{{}} positives of {name} are masked, because the user has the item before in a masking behaviour"
+    text = f"positives of {name} are masked, because the user has the item before in a masking behaviour"
     yield _finding(f"unreachable-{name}", severity, hidden, len(positives), text)
     auxiliary = [number for number, b in enumerate(seen.behaviors) if b.role == "auxiliary"]
     for number in auxiliary:
         known = int(np.isin(positives, seen.take(seen.behavior == number).pairs(), assume_unique=True).sum())
         behavior = seen.behaviors[number].name
-        text = f"{{}} positives of {name} are already in the user's {behavior!r} events"
+        text = f"positives of {name} are already in the user's {behavior!r} events"
         yield _finding(f"re-engagement-{name}:{behavior}", "info", known, len(positives), text)
     if len(auxiliary) > 1:
         known = int(np.isin(positives, seen.of("auxiliary").pairs(), assume_unique=True).sum())
-        text = f"{{}} positives of {name} are already in some auxiliary behaviour of the user"
+        text = f"positives of {name} are already in some auxiliary behaviour of the user"
         yield _finding(f"re-engagement-{name}", "info", known, len(positives), text)
 
 
@@ -115,7 +115,7 @@ def _cold(train: Interactions, part: Interactions, name: str) -> Iterator[Findin
     for noun, column in (("users", "user"), ("items", "item")):
         held_out = np.unique(getattr(target, column))
         cold = len(np.setdiff1d(held_out, getattr(train, column)))
-        text = f"{{}} {noun} of {name} have no event in train"
+        text = f"{noun} of {name} have no event in train"
         yield _finding(f"cold-{noun}-{name}", "warning", cold, len(held_out), text)
 
 
@@ -125,26 +125,20 @@ def _duplicates(split: Split) -> Iterator[Finding]:
         rows += len(part) - _distinct(part, ("user", "item", "behavior", "time", "weight", "label"))
         pairs += len(part) - _distinct(part, ("user", "item", "behavior"))
         total += len(part)
-    yield _finding("duplicate-rows", "warning", rows, total, "{} rows repeat another row of their part in every column")
-    text = "{} rows repeat the user, item and behaviour of another row of their part"
+    yield _finding("duplicate-rows", "warning", rows, total, "rows repeat another row of their part in every column")
+    text = "rows repeat the user, item and behaviour of another row of their part"
     yield _finding("duplicate-pairs", "info", pairs, total, text)
 
 
 def _distinct(part: Interactions, names: tuple[str, ...]) -> int:
     """Number of distinct rows in the named columns (those that are there)."""
-    columns: list[npt.NDArray[Any]] = [getattr(part, name) for name in names if getattr(part, name) is not None]
-    if not len(part):
-        return 0
-    order = np.lexsort(columns)
-    changes = np.zeros(len(part) - 1, dtype=bool)
-    for column in columns:
-        changes |= column[order[1:]] != column[order[:-1]]
-    return 1 + int(changes.sum())
+    columns = {name: getattr(part, name) for name in names if getattr(part, name) is not None}
+    return pl.DataFrame(columns).n_unique()
 
 
 def _sparse(whole: Interactions) -> Iterator[Finding]:
     events = np.bincount(whole.user, minlength=len(whole.users))
-    text = "{} users have one event in the whole log"
+    text = "users have one event in the whole log"
     yield _finding("single-event-users", "info", int((events == 1).sum()), int((events > 0).sum()), text)
 
 
@@ -152,19 +146,19 @@ def _times(whole: Interactions) -> Iterator[Finding]:
     time = whole.time
     if time is None or not len(time):
         return
-    yield _finding("time-not-positive", "warning", int((time <= 0).sum()), len(time), "{} times are zero or negative")
+    yield _finding("time-not-positive", "warning", int((time <= 0).sum()), len(time), "times are zero or negative")
     equal = len(time) if len(time) > 1 and time.min() == time.max() else 0
-    yield _finding("time-constant", "error", equal, len(time), "{} times are one and the same: they order nothing")
+    yield _finding("time-constant", "error", equal, len(time), "times are one and the same: they order nothing")
     median = float(np.median(time))
     if median < EPOCH:
         return
     positive = time[time > 0].astype(np.float64)
     thousands = np.rint(np.log10(positive / median) / 3)
-    text = "{} times differ from the median by a factor of about 1000 or more: units may be mixed"
+    text = "times differ from the median by a factor of about 1000 or more: units may be mixed"
     yield _finding("time-mixed-units", "error", int((thousands != 0).sum()), len(time), text)
     unit = 1000.0 ** max(0, round((np.log10(median) - 9.2) / 3))
     far = (positive - median > FAR_YEARS * 365.25 * 86400 * unit) & (thousands == 0)
-    text = f"{{}} times are more than {FAR_YEARS} years later than the median"
+    text = f"times are more than {FAR_YEARS} years later than the median"
     yield _finding("time-far-future", "warning", int(far.sum()), len(time), text)
 
 
@@ -174,14 +168,14 @@ def _labels(split: Split) -> Iterator[Finding]:
         if part.label is None or not len(part):
             continue
         graded = int(((part.label != 0) & (part.label != 1)).sum())
-        text = f"{{}} labels of {name} are neither 0 nor 1: they are grades, not clicks"
+        text = f"labels of {name} are neither 0 nor 1: they are grades, not clicks"
         yield _finding(f"label-graded-{name}", "info", graded, len(part), text)
         one = len(part) if part.label.min() == part.label.max() else 0
-        text = f"{{}} labels of {name} are one and the same: there is nothing to tell apart"
+        text = f"labels of {name} are one and the same: there is nothing to tell apart"
         yield _finding(f"label-one-class-{name}", "warning", one, len(part), text)
         if not graded and name != "train":
             rows = np.bincount(part.user, minlength=len(part.users))
             ones = np.bincount(part.user, weights=part.label, minlength=len(part.users))
             lone = int(((rows > 0) & ((ones == 0) | (ones == rows))).sum())
-            text = f"{{}} users of {name} have labels of one class only: GAUC leaves them out"
+            text = f"users of {name} have labels of one class only: GAUC leaves them out"
             yield _finding(f"label-one-class-users-{name}", "info", lone, int((rows > 0).sum()), text)

@@ -20,13 +20,12 @@ import polars as pl
 
 from macrorec.data.sources import parquet
 from macrorec.data.sources.formats import formats, name_of
-from macrorec.data.sources.opening import Opened, Part, open_part
+from macrorec.data.sources.opening import FULL, Opened, Part, open_part
 from macrorec.data.sources.raw import INDEX
 from macrorec.data.sources.source import Inference, Source, examine, inference, line, refuse, shown
 from macrorec.data.sources.verdict import Verdict, answers, questions
 from macrorec.errors import ConfigError, DataError, ResourceError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -85,7 +84,7 @@ def _write(
     columns = tuple(name for name in opened.columns if name in module.HOLDS)
     lost = tuple(name for name in opened.columns if name not in module.HOLDS)
     if lost and not allow_loss:
-        raise ConfigError(f"the format {name_of(module)} cannot hold {', '.join(lost)}; allow the loss, or take another")
+        raise ConfigError(f"the format {name_of(module)} cannot hold {', '.join(lost)}; allow the loss or take another")
     if hasattr(module, "FORBIDDEN"):
         _refuse_ids(opened, module)
     good = opened.frame.filter(opened.log.good) if skip else opened.frame
@@ -168,6 +167,7 @@ def whole(out: Path) -> Iterator[Path]:
         raise ConfigError(f"there is no folder {out.parent}; make it first")
     unfinished = out.with_name(f".partial-{os.getpid()}-{out.name}"[:200])
     try:
+        unfinished.touch()
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())

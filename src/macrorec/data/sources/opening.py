@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from macrorec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from macrorec.data.sources.source import Source
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Part = Literal["train", "valid", "test"]
 
 
@@ -88,14 +92,30 @@ def open_part(source: Source, part: Part = "train") -> Opened:
 
 @contextmanager
 def told(path: Path, diagnose: Callable[[], str | None]) -> Iterator[None]:
-    """Turns failures of the reader into one DataError about ``path``; ``diagnose`` may say where it is broken."""
+    """Turns failures of the reader into one DataError about ``path``; ``diagnose`` may say where it is broken.
+
+    A full disk, met by a writer in the same pass, stays an OSError, with its number.
+    """
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeError) as error:
-        what = diagnose() or " ".join(str(error).split())[:200]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeError, OSError) as error:
+        number = getattr(error, "errno", None) or _number_in(str(error))
+        if number in FULL:
+            raise OSError(number, os.strerror(number)) from error
+        if isinstance(error, OSError):
+            raise DataError(f"{path}: cannot be read: {error.strerror or _one_line(error)}") from error
+        what = diagnose() or _one_line(error)
         raise DataError(f"{path}: {what}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or ' '.join(str(error).split())[:200]}") from error
+
+
+def _number_in(message: str) -> int:
+    """The error number that polars gives only in words; 0 where there is none."""
+    found = re.search(r"\(os error (\d+)\)", message)
+    return int(found[1]) if found else 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _diagnosis(opened: Opened) -> str | None:
