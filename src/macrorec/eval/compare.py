@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +116,7 @@ def paired_bootstrap(difference_U: Floats, weight_U: Floats, n_bootstrap: int, s
     return np.concatenate(means)
 
 
-def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> tuple[Any, Any, Floats, int, int]:
+def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> tuple[Floats, Floats, Floats, int, int]:
     """Values of both runs and weights, by user, and how many users only one run has."""
     weighted = name == "gauc" and "impressions" in run_a.columns
     weight = pl.col("impressions") if weighted else pl.lit(1)
@@ -131,5 +130,5 @@ def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> tuple[Any, A
     both = left.join(right, on="user_id", how="inner").sort("user_id")
     if both.is_empty():
         raise DataError(f"the runs measured {name!r} on no common user; compare runs of the same data and split")
-    columns = (both[column].cast(pl.Float64).to_numpy() for column in ("a", "b", "weight"))
-    return *columns, len(left) - len(both), len(right) - len(both)
+    a, b, weight_U = (both[column].cast(pl.Float64).to_numpy() for column in ("a", "b", "weight"))
+    return a, b, weight_U, len(left) - len(both), len(right) - len(both)

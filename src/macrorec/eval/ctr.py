@@ -49,7 +49,7 @@ def labels_of(pairs: Interactions) -> npt.NDArray[np.float32]:
 
 
 def measure_impressions(
-    model: Model, pairs: Interactions, names: tuple[str, ...], train: Interactions
+    model: Model, pairs: Interactions, names: tuple[str, ...]
 ) -> tuple[dict[str, float], pl.DataFrame, dict[str, int]]:
     """Values of ``names``, the per-user frame (``user_id, impressions, gauc, logloss``), and counts."""
     label_E = labels_of(pairs)

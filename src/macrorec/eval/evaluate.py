@@ -75,9 +75,16 @@ def evaluate(model: Model, split: Split, part: Part, config: EvalConfig, *, devi
         mask += f"; {config.negatives} non-edges per edge drawn with seed {config.negative_seed}"
     if not len(pairs):
         raise DataError(f"the part {part!r} is empty: there is nothing to evaluate")
-    values, per_user, counts = (measure_pairs if config.protocol == "links" else measure_impressions)(
-        model, pairs, names, split.part("train")
-    )
+    if config.protocol == "ctr":
+        values, per_user, counts = measure_impressions(model, pairs, names)
+    else:
+        train = split.train
+        values, per_user, counts = measure_pairs(
+            model,
+            pairs,
+            names,
+            lambda: draw_negatives(split, "train", seed=config.negative_seed) if train.label is None else train,
+        )
     return Evaluation(values, per_user, counts, mask, time.perf_counter() - began)
 
 

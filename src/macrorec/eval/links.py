@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -32,13 +33,14 @@ def draw_negatives(
     n_users, n_items = len(split.users), len(split.items)
     parts = [rows.take(rows.behavior == rows.target) for rows in (split.train, split.valid, split.test)]
     keys = [np.unique(rows.user.astype(np.int64) * n_items + rows.item) for rows in parts]
-    positive_E = keys[("train", "valid", "test").index(part)]
+    place = ("train", "valid", "test").index(part)
+    positive_E = keys[place]
     taken = np.unique(np.concatenate(keys))
     wanted = per_edge * len(positive_E)
     free = n_users * n_items - len(taken)
     if wanted > free:
         raise DataError(f"{wanted} negatives asked for, but only {free} pairs of user and item are not edges")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng([seed, place])  # a probe must not be fitted to the negatives of its test
     if 2 * wanted > free:  # dense: enumerate the few non-edges
         every = np.setdiff1d(np.arange(n_users * n_items), taken, assume_unique=True)
         negative_E = generator.choice(every, wanted, replace=False)
@@ -95,32 +97,41 @@ def load_pairs(path: Path, like: Interactions) -> Interactions:
 
 
 def measure_pairs(
-    model: Model, pairs: Interactions, names: tuple[str, ...], train: Interactions
+    model: Model, pairs: Interactions, names: tuple[str, ...], fit_pairs: Callable[[], Interactions]
 ) -> tuple[dict[str, float], pl.DataFrame, dict[str, int]]:
-    """Values of ``names``, the per-user frame (``user_id, impressions, gauc``), and counts."""
+    """Values of ``names``, the per-user frame (``user_id, impressions, gauc``), and counts.
+
+    ``fit_pairs()`` gives the labelled pairs that a probe is fitted to; called only if ``names`` holds one of a probe.
+    """
     label_E = labels_of(pairs)
-    score_E = score_pairs(model, pairs.user, pairs.item)
-    values = {name: metrics.METRICS[name].function(label_E, score_E) for name in names}
-    per_user = by_user(pairs, label_E, score_E)
+    score_E = {"": score_pairs(model, pairs.user, pairs.item)}
+    for features in ("hadamard", "concat"):
+        if any(name.endswith(features) for name in names):
+            score_E[features] = probe(model, fit_pairs(), pairs, features)
+    values = {}
+    for name in names:
+        features = next((known for known in score_E if known and name.endswith(known)), "")
+        values[name] = metrics.METRICS[name].function(label_E, score_E[features])
+    per_user = by_user(pairs, label_E, score_E[""])
     return values, per_user, counts_of(label_E, per_user)
 
 
 def probe(
-    model: TwoTower,
-    train: Interactions,
-    test: Interactions,
-    features: Literal["hadamard", "concat"],
-    *,
-    c: float = PROBE_C,
-) -> dict[str, float]:
-    """``auc_roc`` and ``auc_pr`` on ``test`` of a logistic regression on pair features, fitted to ``train``.
+    model: Model, train: Interactions, test: Interactions, features: str, *, c: float = PROBE_C
+) -> npt.NDArray[np.float64]:
+    """Scores of ``test``, shape (E,), by a logistic regression on pair features, fitted to the labelled ``train``.
 
-    ``hadamard``: u * v, shape (E, D); ``concat``: [u; v], shape (E, 2 D). Both parts carry labels.
+    ``hadamard``: u * v, shape (E, D); ``concat``: [u; v], shape (E, 2 D). ConfigError if the model has no vectors.
     """
     from sklearn.linear_model import LogisticRegression
 
     if features not in ("hadamard", "concat"):
         raise ConfigError(f"probe features are 'hadamard' or 'concat', got {features!r}")
+    if not isinstance(model, TwoTower):
+        raise ConfigError(f"{type(model).__name__} has no vectors to probe; measure auc_roc and auc_pr")
+    label_E = labels_of(train)
+    if label_E.min(initial=1) == label_E.max(initial=0):
+        raise DataError("a probe needs train pairs of both labels, 0 and 1")
     with evaluating(model):
         users_UD, items_ID = (vectors.double().cpu().numpy() for vectors in model.encode())
 
@@ -128,8 +139,6 @@ def probe(
         u_ED, v_ED = users_UD[pairs.user], items_ID[pairs.item]
         return u_ED * v_ED if features == "hadamard" else np.concatenate([u_ED, v_ED], axis=1)
 
-    regression = LogisticRegression(C=c, max_iter=1000)
-    regression.fit(features_of(train), labels_of(train))
-    score_E = regression.decision_function(features_of(test))
-    label_E = labels_of(test)
-    return {"auc_roc": metrics.auc(label_E, score_E), "auc_pr": metrics.auc_pr(label_E, score_E)}
+    regression = LogisticRegression(C=c, max_iter=1000).fit(features_of(train), label_E)
+    scores_E: npt.NDArray[np.float64] = regression.decision_function(features_of(test))
+    return scores_E

@@ -43,8 +43,7 @@ def precision(hits_BK: Array, relevant_B: Array) -> Floats:
 
 def hr(hits_BK: Array, relevant_B: Array) -> Floats:
     """1 if there is any hit, else 0."""
-    any_B: Array = hits_BK.any(1)
-    return any_B.astype(np.float64)
+    return np.where(hits_BK.any(1), 1.0, 0.0)
 
 
 def mrr(hits_BK: Array, relevant_B: Array) -> Floats:
@@ -161,6 +160,8 @@ class Metric:
     """The protocols that can measure it."""
     function: Callable[..., Any]
     higher_is_better: bool = True
+    note: str = ""
+    """On which scores, where that is not the model's own."""
 
     @property
     def takes_k(self) -> bool:
@@ -170,8 +171,10 @@ class Metric:
     @property
     def formula(self) -> str:
         """The first line of the function's docstring: the definition with its normalisation."""
-        return (self.function.__doc__ or "").partition("\n")[0]
+        return (self.function.__doc__ or "").partition("\n")[0] + self.note
 
+
+PROBE = " Scores: logistic regression (C = 0.001) on {} of the pair's vectors, fitted to train pairs."
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
@@ -190,6 +193,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("calibration", ("ctr",), calibration_error, higher_is_better=False),
             Metric("auc_roc", ("links",), auc),
             Metric("auc_pr", ("links",), auc_pr),
+            Metric("auc_roc_hadamard", ("links",), auc, note=PROBE.format("u * v")),
+            Metric("auc_pr_hadamard", ("links",), auc_pr, note=PROBE.format("u * v")),
+            Metric("auc_roc_concat", ("links",), auc, note=PROBE.format("[u; v]")),
+            Metric("auc_pr_concat", ("links",), auc_pr, note=PROBE.format("[u; v]")),
         )
     }
 )

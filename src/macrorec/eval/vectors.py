@@ -67,7 +67,8 @@ def upper_norms(vectors_ND: Array) -> npt.NDArray[np.float64]:
     squares_N: npt.NDArray[np.float64] = np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64)
     if not np.isfinite(squares_N).all():
         raise DataError(NAN)
-    return np.sqrt(squares_N) * (1 + vectors_ND.shape[1] * 2.0**-23) + 1e-20
+    norms_N: npt.NDArray[np.float64] = np.sqrt(squares_N) * (1 + vectors_ND.shape[1] * 2.0**-23) + 1e-20
+    return norms_N
 
 
 def top_k_vectors(
