@@ -1,5 +1,6 @@
-"""BPR-MF. Rendle, Freudenthaler, Gantner & Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback",
-UAI 2009.
+"""BPR-MF: the inner product of a user's and an item's vector, learned from pairs of a chosen and another item.
+
+Rendle, Freudenthaler, Gantner & Schmidt-Thieme, BPR: Bayesian personalized ranking from implicit feedback (UAI 2009).
 
 | equation               | here                                                              |
 |------------------------|-------------------------------------------------------------------|

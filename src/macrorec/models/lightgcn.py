@@ -1,5 +1,7 @@
-"""LightGCN. He, Deng, Wang, Li, Zhang & Wang, "LightGCN: Simplifying and Powering Graph Convolution Network for
-Recommendation", SIGIR 2020.
+"""LightGCN: the mean of layers of a linear graph convolution, learned by BPR.
+
+He, Deng, Wang, Li, Zhang & Wang, LightGCN: Simplifying and powering graph convolution network for recommendation
+(SIGIR 2020).
 
 | equation                              | here                                                               |
 |---------------------------------------|--------------------------------------------------------------------|
