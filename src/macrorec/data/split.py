@@ -72,6 +72,7 @@ def split(prepared: Prepared, config: SplitConfig, *, seed: int) -> Split:
     and for a cut that takes no target events, or whose events all have ids outside the vocabulary.
     """
     train = prepared.train
+    _require(train, "train", "the prepared log has none")
     parts = {name: prepared.parts.get(name, train.take(np.arange(0))) for name in ("valid", "test")}
     report = list(prepared.report)
     for stream, (name, cut) in enumerate((("test", config.test), ("valid", config.valid))):
