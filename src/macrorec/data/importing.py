@@ -182,7 +182,7 @@ def whole(out: Path) -> Iterator[Path]:
             raise ResourceError(f"{out}: the disk is full (or a limit on file sizes is reached); free some") from error
         if error.errno in CLOSED:
             raise ResourceError(f"{out}: {error.strerror}; choose a place that you may write to") from error
-        raise
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
