@@ -78,6 +78,15 @@ def read(source: Source, part: Part = "train") -> pl.LazyFrame:
     return opened.frame.select(*opened.columns, pl.col(INDEX).alias(ROW))
 
 
+def behaviors_in(source: Source, part: Part = "train") -> dict[str, int]:
+    """Rows per behaviour, the most frequent first; empty where the log has no behaviours. Raises as ``read`` does."""
+    frame = read(source, part)
+    if "behavior" not in frame.collect_schema().names():
+        return {}
+    counts = frame.group_by("behavior").len().collect(engine="streaming")
+    return dict(counts.sort("len", "behavior", descending=[True, False]).rows())
+
+
 def inspect(source: Source, part: Part = "train") -> Inference:
     """What ``read`` makes of the file, and why. Reads all of it, and raises as ``read`` does."""
     opened = open_part(source, part)

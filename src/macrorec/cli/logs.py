@@ -1,0 +1,95 @@
+"""How do flags say where a log lies, and what its columns and behaviours mean?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from macrorec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from macrorec.data.log import Behavior
+    from macrorec.data.sources.source import Source
+
+Log = Annotated[str, typer.Argument(metavar="FILE", help="The log: a path, or a path inside the data folder.")]
+Format = Annotated[
+    str,
+    typer.Option("--format", help="csv, parquet, jsonl, atomic, movielens, lightgcn, edges; auto: by ending or look."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="OURS=THEIRS", help="Map a column, such as label=score; label= leaves it out."),
+]
+TimeUnit = Annotated[str | None, typer.Option("--time-unit", help="s or ms.  [default: by magnitude]")]
+Separator = Annotated[str | None, typer.Option("--separator", help="What separates fields: ',', tab, '::'.")]
+NoQuotes = Annotated[bool, typer.Option("--no-quotes", help="Quotation marks are ordinary characters.")]
+BehaviorName = Annotated[
+    str | None, typer.Option("--behavior", help="Behaviour of all rows, where the file has no such column.")
+]
+Target = Annotated[str | None, typer.Option("--target", help="The behaviour to recommend for; others are auxiliary.")]
+Negative = Annotated[
+    list[str] | None, typer.Option("--negative", help="A behaviour that speaks against the item; repeatable.")
+]
+
+
+def source_of(
+    path: str,
+    *,
+    valid: str | None = None,
+    test: str | None = None,
+    format: str = "auto",  # noqa: A002
+    columns: list[str] | None = None,
+    time_unit: str | None = None,
+    separator: str | None = None,
+    no_quotes: bool = False,
+    behavior: str | None = None,
+) -> Source:
+    """The source that the flags describe. Raises ConfigError for a flag that has not the right form."""
+    from macrorec.data.sources.source import Source
+
+    mapping: dict[str, str] = {}
+    for entry in columns or []:
+        ours, equals, theirs = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"--column takes OURS=THEIRS, such as user_id=customer; got {entry!r}")
+        mapping[ours.strip()] = theirs
+    if time_unit not in (None, "s", "ms"):
+        raise ConfigError(f"--time-unit is {time_unit!r}; allowed are s and ms")
+    return Source(
+        path=path,
+        valid=valid,
+        test=test,
+        format=format,
+        columns=mapping,
+        time_unit=time_unit,  # type: ignore[arg-type]
+        separator=separator,
+        quoted=not no_quotes,
+        behavior=behavior,
+    )
+
+
+def behaviors_of(counts: dict[str, int], target: str | None, negative: list[str] | None) -> tuple[Behavior, ...]:
+    """The schema of a log whose behaviours have ``counts`` rows: ``target`` last, all but ``negative`` auxiliary.
+
+    Without ``target``, the rarest behaviour is it, for a funnel narrows.
+    """
+    from macrorec.data.log import Behavior
+
+    if not counts:
+        if target or negative:
+            raise ConfigError("--target and --negative need a log with a behaviour column")
+        return ()
+    for name in (*([target] if target else []), *(negative or [])):
+        if name not in counts:
+            raise ConfigError(f"the log has no behaviour {name!r}; it has {', '.join(map(repr, counts))}")
+    against = set(negative or [])
+    if target in against:
+        raise ConfigError(f"the behaviour {target!r} cannot be both --target and --negative")
+    rest = [name for name in sorted(counts, key=lambda name: (-counts[name], name)) if name not in against]
+    if not rest:
+        raise ConfigError("every behaviour of the log is --negative; one must be left as the target")
+    last = target or rest[-1]
+    others = [name for name in (*sorted(against), *rest) if name != last]
+    roles = {name: "negative" if name in against else "auxiliary" for name in others}
+    return (*(Behavior(name=name, role=roles[name]) for name in others), Behavior(name=last))  # type: ignore[arg-type]
