@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import polars as pl
+
 from macrorec import configs
 from macrorec.data.log import Behavior, Split
 from macrorec.data.market import BEHAVIORS, MarketConfig
 from macrorec.data.prepare import PrepareConfig, prepare
 from macrorec.data.sources.home import folders
+from macrorec.data.sources.opening import Part
 from macrorec.data.sources.source import Source, read
 from macrorec.data.split import SplitConfig, split
 from macrorec.data.synthetic import SUMMARY, write_market
@@ -27,8 +30,8 @@ class Synthetic:
 def read_split(source: Source | Synthetic, preparation: PrepareConfig, cuts: SplitConfig, *, seed: int) -> Split:
     """The parts of ``source``; random cuts draw from ``seed``."""
     log = on_disk(source) if isinstance(source, Synthetic) else source
-    names = ["train", *(part for part in ("valid", "test") if getattr(log, part) is not None)]
-    frames = {part: read(log, part) for part in names}
+    there: dict[Part, str | None] = {"train": log.path, "valid": log.valid, "test": log.test}
+    frames: dict[str, pl.LazyFrame] = {part: read(log, part) for part, path in there.items() if path is not None}
     return split(prepare(frames, log.behaviors, preparation), cuts, seed=seed)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from macrorec import configs
 from macrorec.api import Model
 from macrorec.data.log import Split
-from macrorec.errors import DataError
+from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, evaluate
 from macrorec.graph.bipartite import Graph, from_split
 from macrorec.inputs import read_split
@@ -37,21 +37,21 @@ def restore(result: Run) -> tuple[Model, Graph, Split, RunConfig]:
     return model.eval(), graph, last, config
 
 
-def evaluate_run(
-    result: Run, part: Literal["valid", "test"] = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu"
-) -> Evaluation:
+def evaluate_run(result: Run, part: str = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu") -> Evaluation:
     """Measure a finished run again, with other ``metrics`` if given.
 
     Raises DataError for the valid part of a run that was refitted on it.
     """
     on = known_device(device)
+    if part not in ("valid", "test"):
+        raise ConfigError(f"unknown part {part!r}: legal are valid and test")
     model, _, parts, config = restore(result)
     if part == "valid" and config.refit:
         raise DataError(
             f"the weights of {result.folder} have learned from valid; its metrics there stand in metrics.json"
         )
     wanted = replace(config.eval, metrics=metrics) if metrics else config.eval
-    return evaluate(model.to(on), parts, part, wanted, device=str(on))
+    return evaluate(model.to(on), parts, "valid" if part == "valid" else "test", wanted, device=str(on))
 
 
 def export(result: Run, folder: str | Path) -> Path:

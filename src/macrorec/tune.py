@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from macrorec import configs, provenance
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError, ResourceError
@@ -98,7 +100,7 @@ def tune(
 
 def untested(parts: Split) -> Split:
     """``parts`` without test: what a search may see."""
-    return replace(parts, test=parts.test.take(slice(0, 0)))
+    return replace(parts, test=parts.test.take(np.zeros(len(parts.test), dtype=bool)))
 
 
 def check_space(table: Mapping[str, Any], space: Space) -> None:

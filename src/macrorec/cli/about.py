@@ -61,7 +61,7 @@ def doctor(json: Json = False) -> None:
     from macrorec.errors import UserError
     from macrorec.train.memory import available_bytes, readable
 
-    found = {
+    found: dict[str, Any] = {
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "available_bytes": available_bytes(),
