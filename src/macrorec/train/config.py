@@ -37,7 +37,7 @@ class TrainConfig:
     checkpoint_seconds: float = 60.0
     """Write a checkpoint at least this often; also at ends of epochs, as far as that costs little time."""
     threads: int | None = None
-    """CPU threads of torch and numba while training; None leaves both as they are."""
+    """CPU threads of torch and numba while training; None stands for as many as torch has."""
     deterministic: bool = False
     """On a GPU too, use only kernels that give equal bits for equal input (slower); on the CPU that is always so."""
 

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import numba
 import torch
 
 
 @contextmanager
 def threads(n: int | None) -> Iterator[None]:
-    """``n`` CPU threads for torch and, as far as it has as many, numba; None changes nothing."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    if n is not None:
-        torch.set_num_threads(n)
-        numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    """``n`` CPU threads for torch and, where it is loaded, numba; None stands for as many as torch has.
+
+    Numba starts its threads at the first compiled loop, and with them raises torch's number to that of all cores,
+    whatever OMP_NUM_THREADS says. So it starts here, and torch's number is set afterwards.
+    """
+    before = torch.get_num_threads()
+    wanted = before if n is None else n
+    numba = sys.modules.get("numba")
+    numba_before = 0
+    if numba is not None:
+        numba_before = numba.get_num_threads()
+        numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(wanted)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
+        if numba is not None:
+            numba.set_num_threads(numba_before)
+        torch.set_num_threads(before)
 
 
 @contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
     """Only kernels that give equal bits for equal input, if ``wanted``.
 
-    Without it even a CPU does not: the backward of ``table[rows]`` adds by several threads in any order (and is slower).
+    Without it even a CPU does not: the backward of ``table[rows]`` adds by several threads in any order, and slower.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        settings.fill_uninitialized_memory = before[1]
 
 
 @contextmanager
