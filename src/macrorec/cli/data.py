@@ -171,7 +171,7 @@ def check(
 ) -> None:
     """Look for leaks and other faults of a split.
 
-    Finds overlap between parts, train events later than test, positives that no ranking can reach, odd times and labels.
+    Overlap between parts, train events later than test, positives that no ranking can reach, odd times and labels.
     Exits with 1 if a finding is an error.
 
     Example: macrorec data check taobao/train.parquet --test taobao/test.parquet --target buy

@@ -35,15 +35,15 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
     check_names(names, str(path))
     frame = pl.scan_csv(
         path,
-        has_header=False,
-        skip_lines=head.n_blank + 1,
-        schema=dict.fromkeys(names, pl.String()),
+        skip_lines=head.n_blank,
+        schema=dict.fromkeys((field for field, _ in fields), pl.String()),
         separator=separator,
         quote_char=None,
         row_index_name=INDEX,
         raise_if_empty=False,
         glob=False,
     )
+    frame = frame.rename({field: parts[0] for field, parts in fields if parts})
     return Raw(frame, names, first_line=head.n_blank + 2, separator=separator)
 
 

@@ -28,23 +28,25 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
         fitting = [s for s in SEPARATORS if _names_both(head, s)]
         likely = "\t" if path.suffix.lower() == ".tsv" else max(SEPARATORS, key=head.lines[0].count)
         separator = fitting[0] if len(fitting) == 1 else likely
-    names, n_lines = header(path, head, separator, quoted)
+    written, n_lines = header(path, head, separator, quoted)
     frame = pl.scan_csv(
         path,
-        has_header=False,
-        skip_lines=n_lines,
-        schema=dict.fromkeys(names, pl.String()),
+        skip_lines=head.n_blank,
+        schema=dict.fromkeys(written, pl.String()),
         separator=separator,
         quote_char='"' if quoted else None,
         row_index_name=INDEX,
         raise_if_empty=False,
         glob=False,
     )
+    names = tuple(name.strip() for name in written)
+    check_names(names, str(path))
+    frame = frame.rename(dict(zip(written, names, strict=True)))
     return Raw(frame, names, first_line=n_lines + 1, separator=separator)
 
 
 def header(path: Path, head: Head, separator: str, quoted: bool) -> tuple[tuple[str, ...], int]:
-    """The names in the header, and how many lines of the file come before the first row."""
+    """The names in the header as they stand there, and how many lines of the file come before the first row."""
     reader = csv.reader(
         (line + "\n" for line in head.lines),
         delimiter=separator,
@@ -52,11 +54,11 @@ def header(path: Path, head: Head, separator: str, quoted: bool) -> tuple[tuple[
         strict=True,
     )
     try:
-        names = tuple(name.strip() for name in next(reader))
+        names = tuple(next(reader))
     except csv.Error as error:
         raise DataError(f"{path}: the header cannot be read: {error}") from error
     check_names(names, str(path))
-    if not any(map(meaning, names)) and all(_is_number(name) for name in names):
+    if not any(map(meaning, names)) and all(_is_number(name.strip()) for name in names):
         raise DataError(f"{path}: line 1 holds numbers, not a header; put one there, or say format=edges")
     return names, head.n_blank + reader.line_num
 

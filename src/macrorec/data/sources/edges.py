@@ -12,7 +12,7 @@ from macrorec.errors import DataError
 EXTENSIONS = (".edges",)
 ORDER = ("user_id", "item_id", "weight", "timestamp")
 HOLDS = ("user_id", "item_id", "weight")
-FORBIDDEN = r"[\t\r\n]"
+FORBIDDEN = r"[\t\r\n]|^\ufeff"
 
 
 def looks(head: Head) -> bool:

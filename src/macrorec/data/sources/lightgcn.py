@@ -10,7 +10,7 @@ from macrorec.data.sources.raw import INDEX, Head, Raw
 
 EXTENSIONS = ()
 HOLDS = ("user_id", "item_id")
-FORBIDDEN = r"\s"
+FORBIDDEN = r"[ \r\n]|^\ufeff"
 DEFAULTS = {"user_id": "1", "item_id": "2"}
 
 
