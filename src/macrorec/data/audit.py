@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from macrorec.data.log import PARTS, Interactions, PartName, Split, concat
+from macrorec.data.log import PARTS, Interactions, PartName, Split, concat, n_common
 
 Severity = Literal["ok", "info", "warning", "error"]
 UNREACHABLE_ERROR = 0.01
@@ -67,7 +67,7 @@ def _overlaps(split: Split) -> Iterator[Finding]:
     target: dict[str, npt.NDArray[np.int64]] = {name: split.part(name).of("target").pairs() for name in PARTS}
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         if len(target[second]) and len(target[first]):
-            common = len(np.intersect1d(target[first], target[second], assume_unique=True))
+            common = n_common(target[first], target[second])
             text = f"target pairs of {second} also stand in {first}"
             yield _finding(f"overlap-{first}-{second}", "warning", common, len(target[second]), text)
 
@@ -93,18 +93,18 @@ def _positives(seen: Interactions, part: Interactions, name: str) -> Iterator[Fi
     if not len(positives):
         return
     masks = np.array([b.mask for b in seen.behaviors])
-    hidden = int(np.isin(positives, seen.take(masks[seen.behavior]).pairs(), assume_unique=True).sum())
+    hidden = n_common(positives, seen.take(masks[seen.behavior]).pairs())
     severity: Severity = "error" if hidden >= UNREACHABLE_ERROR * len(positives) else "warning"
     text = f"positives of {name} are masked, because the user has the item before in a masking behaviour"
     yield _finding(f"unreachable-{name}", severity, hidden, len(positives), text)
     auxiliary = [number for number, b in enumerate(seen.behaviors) if b.role == "auxiliary"]
     for number in auxiliary:
-        known = int(np.isin(positives, seen.take(seen.behavior == number).pairs(), assume_unique=True).sum())
+        known = n_common(positives, seen.take(seen.behavior == number).pairs())
         behavior = seen.behaviors[number].name
         text = f"positives of {name} are already in the user's {behavior!r} events"
         yield _finding(f"re-engagement-{name}:{behavior}", "info", known, len(positives), text)
     if len(auxiliary) > 1:
-        known = int(np.isin(positives, seen.of("auxiliary").pairs(), assume_unique=True).sum())
+        known = n_common(positives, seen.of("auxiliary").pairs())
         text = f"positives of {name} are already in some auxiliary behaviour of the user"
         yield _finding(f"re-engagement-{name}", "info", known, len(positives), text)
 
@@ -113,27 +113,27 @@ def _cold(train: Interactions, part: Interactions, name: str) -> Iterator[Findin
     """Users and items of held-out target events that have no train event of any behaviour."""
     target = part.of("target")
     for noun, column in (("users", "user"), ("items", "item")):
-        held_out = np.unique(getattr(target, column))
-        cold = len(np.setdiff1d(held_out, getattr(train, column)))
+        n_numbers = len(getattr(train, noun))
+        held_out = np.bincount(getattr(target, column), minlength=n_numbers) > 0
+        cold = held_out & (np.bincount(getattr(train, column), minlength=n_numbers) == 0)
         text = f"{noun} of {name} have no event in train"
-        yield _finding(f"cold-{noun}-{name}", "warning", cold, len(held_out), text)
+        yield _finding(f"cold-{noun}-{name}", "warning", int(cold.sum()), int(held_out.sum()), text)
 
 
 def _duplicates(split: Split) -> Iterator[Finding]:
     rows = pairs = total = 0
-    for part in (split.train, split.valid, split.test):
-        rows += len(part) - _distinct(part, ("user", "item", "behavior", "time", "weight", "label"))
-        pairs += len(part) - _distinct(part, ("user", "item", "behavior"))
+    for name in PARTS:
+        part = split.part(name)
+        key = (part.user.astype(np.int64) * len(part.items) + part.item) * len(part.behaviors) + part.behavior
+        repeats = len(part) - pl.Series(key).n_unique()
+        names = ("user", "item", "behavior", "time", "weight", "label")
+        columns = {name: getattr(part, name) for name in names if getattr(part, name) is not None}
+        rows += len(part) - pl.DataFrame(columns).n_unique() if repeats else 0
+        pairs += repeats
         total += len(part)
     yield _finding("duplicate-rows", "warning", rows, total, "rows repeat another row of their part in every column")
     text = "rows repeat the user, item and behaviour of another row of their part"
     yield _finding("duplicate-pairs", "info", pairs, total, text)
-
-
-def _distinct(part: Interactions, names: tuple[str, ...]) -> int:
-    """Number of distinct rows in the named columns (those that are there)."""
-    columns = {name: getattr(part, name) for name in names if getattr(part, name) is not None}
-    return pl.DataFrame(columns).n_unique()
 
 
 def _sparse(whole: Interactions) -> Iterator[Finding]:

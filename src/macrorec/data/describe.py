@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from macrorec.data.log import Interactions
+from macrorec.data.log import Interactions, n_common
 
 QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -38,9 +39,9 @@ def describe(log: Interactions) -> dict[str, Any]:
                 "mask": behavior.mask,
                 "rows": int((log.behavior == number).sum()),
                 "pairs": len(own),
-                "users": len(np.unique(own // max(n_items, 1))),
-                "items": len(np.unique(own % max(n_items, 1))),
-                "funnel": _share(len(np.intersect1d(own, target, assume_unique=True)), len(target)),
+                "users": _n_present(own // max(n_items, 1)),
+                "items": _n_present(own % max(n_items, 1)),
+                "funnel": _share(n_common(own, target), len(target)),
             }
             for number, (behavior, own) in enumerate(zip(log.behaviors, pairs, strict=True))
         ],
@@ -100,12 +101,16 @@ def _aligned(rows: list[tuple[str, ...]], text_columns: int) -> list[str]:
     ]
 
 
+def _n_present(numbers: npt.NDArray[np.int64]) -> int:
+    return int(np.count_nonzero(np.bincount(numbers)))
+
+
 def _share(count: int, total: int) -> float:
     return count / total if total else 0.0
 
 
 def _time(time: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {"first": int(time.min()), "last": int(time.max()), "distinct": len(np.unique(time))}
+    return {"first": int(time.min()), "last": int(time.max()), "distinct": pl.Series(time).n_unique()}
 
 
 def _spread(values: npt.NDArray[np.float32] | None) -> dict[str, float] | None:

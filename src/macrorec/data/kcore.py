@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from macrorec.data.log import sorted_distinct
+
 
 def k_core(
     user: npt.NDArray[Any], item: npt.NDArray[Any], n_users: int, n_items: int, k: int
@@ -16,7 +18,7 @@ def k_core(
     The k-core is the largest set in which each user has at least k distinct items, and each item k distinct users;
     it is unique, and dropping whoever has fewer until nobody does finds it (Seidman 1983).
     """
-    pair = np.unique(user.astype(np.int64) * n_items + item)
+    pair = sorted_distinct(user.astype(np.int64) * n_items + item)
     user, item = pair // max(n_items, 1), pair % max(n_items, 1)
     while True:
         keep_user = np.bincount(user, minlength=n_users) >= k

@@ -223,18 +223,22 @@ def _dedupe(frame: pl.DataFrame, policy: Dedupe) -> pl.DataFrame:
     """One row per (user, item, behaviour), by policy; in canonical order before and after."""
     if policy == "none" or frame.is_empty():
         return frame
-    by_order = frame if "time" in frame.columns else frame.sort("row")
+    n_items, n_behaviors = (int(frame[c].max()) + 1 for c in ("item", "behavior"))  # type: ignore[arg-type]
+    key = (pl.col("user").cast(pl.Int64) * n_items + pl.col("item")) * n_behaviors + pl.col("behavior")
+    keyed = (frame if "time" in frame.columns else frame.sort("row")).with_columns(key.alias("key"))
+    kept = keyed.filter(pl.col("key").is_last_distinct() if policy == "last" else pl.col("key").is_first_distinct())
     if policy == "sum":
-        weight = pl.col("weight") if "weight" in frame.columns else pl.lit(1.0, pl.Float32)
+        weight = pl.col("weight") if "weight" in frame.columns else pl.lit(1.0)
         # The order of a float sum matters in its last bit: fix it by content.
-        summed = frame.select(*KEY, weight.cast(pl.Float64).alias("weight")).sort(*KEY, "weight")
-        key = summed.select(pl.struct(KEY).rle_id()).to_series().to_numpy()
-        first = np.flatnonzero(np.diff(key.astype(np.int64), prepend=-1))
-        total = np.add.reduceat(summed["weight"].to_numpy(), first)
-        sums = summed.select(KEY)[first].with_columns(pl.Series("weight", total.astype(np.float32)))
-        kept = by_order.unique(KEY, keep="first", maintain_order=True).drop("weight", strict=False)
-        return _ordered(kept.join(sums, on=KEY, how="left"))
-    return _ordered(by_order.unique(KEY, keep=policy, maintain_order=True))
+        events = keyed.select("key", weight.cast(pl.Float64).alias("weight")).sort("key", "weight")
+        first = np.flatnonzero(np.diff(events["key"].to_numpy(), prepend=-1))
+        total = np.add.reduceat(events["weight"].to_numpy(), first).astype(np.float32)
+        of_row = np.searchsorted(events["key"].to_numpy()[first], kept["key"].to_numpy())
+        kept = kept.with_columns(pl.Series("weight", total[of_row]))
+    kept = kept.select(
+        "user", "item", "behavior", *(c for c in kept.columns if c in ("time", "weight", "label")), "row"
+    )
+    return kept if "time" in frame.columns else _ordered(kept)
 
 
 def _enter(report: list[dict[str, Any]], step: str, frames: Mapping[str, pl.DataFrame], note: str) -> None:

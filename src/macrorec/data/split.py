@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from macrorec.data.cuts import (
     Cut,
@@ -130,10 +131,7 @@ def split(prepared: Prepared, config: SplitConfig, *, seed: int) -> Split:
 def _restrict(fitted: Sequence[Interactions], parts: Sequence[Interactions]) -> list[Interactions]:
     """``parts`` over the ids of ``fitted``, without the rows that have another."""
     users, items = parts[0].users, parts[0].items
-    keep_user, keep_item = np.zeros(len(users), dtype=bool), np.zeros(len(items), dtype=bool)
-    for part in fitted:
-        keep_user[part.user] = True
-        keep_item[part.item] = True
+    keep_user, keep_item = _present(fitted, "user"), _present(fitted, "item")
     if keep_user.all() and keep_item.all():
         return list(parts)
     users, new_user = users.subset(keep_user)
@@ -144,6 +142,14 @@ def _restrict(fitted: Sequence[Interactions], parts: Sequence[Interactions]) -> 
         user, item = new_user[known.user].astype(np.int32), new_item[known.item].astype(np.int32)
         restricted.append(replace(known, users=users, items=items, user=user, item=item))
     return restricted
+
+
+def _present(parts: Sequence[Interactions], side: Literal["user", "item"]) -> npt.NDArray[np.bool_]:
+    """Which users (U,) or items (I,) have a row in ``parts``."""
+    present = np.zeros(len(parts[0].users if side == "user" else parts[0].items), dtype=bool)
+    for part in parts:
+        present[getattr(part, side)] = True
+    return present
 
 
 def _cored(train: Interactions, k: int) -> Interactions:
@@ -166,8 +172,8 @@ def _counts(step: str, parts: Sequence[Interactions], dropped: int, note: str) -
     return {
         "step": step,
         "rows": sum(len(part) for part in parts),
-        "users": len(np.unique(np.concatenate([part.user for part in parts]))),
-        "items": len(np.unique(np.concatenate([part.item for part in parts]))),
+        "users": int(_present(parts, "user").sum()),
+        "items": int(_present(parts, "item").sum()),
         "dropped": dropped,
         "note": note,
     }
