@@ -33,6 +33,12 @@ def test_rows_with_times_go_by_time_then_row() -> None:
     assert log.frame()["item_id"].to_list() == ["d", "c", "b", "a"]
 
 
+def test_arrays_can_be_handed_to_torch_without_a_copy() -> None:
+    log = prepared("user item time weight label", ("u", "a", 1, 1.0, 1.0)).train
+    for column in (log.user, log.item, log.behavior, log.time, log.weight, log.label):
+        assert column is not None and column.flags.writeable
+
+
 def test_a_row_column_breaks_ties_instead_of_the_frame_order() -> None:
     frame = raw("user item time row", ("u", "c", 5, 9), ("u", "b", 5, 3))
     log = prepare({"train": frame}, (), KEEP).train
@@ -212,6 +218,14 @@ def test_bad_schemas_are_refused(behaviors: tuple[Behavior, ...], message: str) 
         prepared("user item behavior", ("u", "i", "a"), behaviors=behaviors)
 
 
+def test_more_behaviours_than_rows_can_number_are_refused() -> None:
+    many = tuple(Behavior(name=f"b{n}", role="auxiliary") for n in range(127))
+    with pytest.raises(ConfigError, match="128 behaviours are declared; at most 127"):
+        prepared("user item behavior", ("u", "i", "buy"), behaviors=(*many, Behavior(name="buy")))
+    log = prepared("user item behavior", ("u", "i", "buy"), behaviors=(*many[1:], Behavior(name="buy"))).train
+    assert log.behavior.tolist() == [126]
+
+
 # --- bad input: one line that says what, where, and what is allowed
 
 
@@ -240,6 +254,11 @@ def test_rows_that_cannot_be_used_are_refused(columns: str, rows: list[tuple[obj
         prepared(columns, *rows)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_sum_beyond_float32_are_refused() -> None:
+    with pytest.raises(DataError, match="sum to 6e"):
+        prepared("user item weight", ("u", "a", 3e38), ("u", "a", 3e38), dedupe="sum")
 
 
 def test_the_first_offender_is_the_first_row_of_the_file() -> None:

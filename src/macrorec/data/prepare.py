@@ -15,15 +15,12 @@ import numpy.typing as npt
 import polars as pl
 
 from macrorec.data.kcore import k_core
-from macrorec.data.log import PARTS, Behavior, Interactions, Role
+from macrorec.data.log import PARTS, Behavior, Interactions
+from macrorec.data.schema import behaviors_of, collect
 from macrorec.data.vocab import Vocab, sorted_vocab
 from macrorec.errors import ConfigError, DataError
 
-DEFAULT_BEHAVIOR = Behavior(name="interaction")
-"""What every event is where the log does not say."""
-
 Dedupe = Literal["first", "last", "sum", "none"]
-KEY = ("user", "item", "behavior")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +74,12 @@ def prepare(
     """
     config = config or PrepareConfig()
     assert "train" in parts and set(parts) <= set(PARTS), tuple(parts)
-    raw: dict[str, pl.DataFrame] = {name: _collect(parts[name], name) for name in PARTS if name in parts}
-    schema = _schema(raw, behaviors)
+    raw: dict[str, pl.DataFrame] = {name: collect(parts[name], name) for name in PARTS if name in parts}
+    schema = behaviors_of(raw, behaviors)
     users, items = (
         sorted_vocab([frame[column].unique() for frame in raw.values()]) for column in ("user_id", "item_id")
     )
-    frames = {name: _number(frame, name, users, items, schema) for name, frame in raw.items()}
+    frames = {name: _number(frame, users, items, schema) for name, frame in raw.items()}
     report: list[dict[str, Any]] = []
     assumed = [name for name in raw if "behavior" not in raw[name].columns]
     note = f"no behaviour column in {', '.join(assumed)}: all rows are {schema[-1].name!r}" if assumed else ""
@@ -116,79 +113,7 @@ def prepare(
     return Prepared(_compact(frames, users, items, schema), tuple(report))
 
 
-def _collect(part: pl.LazyFrame, name: str) -> pl.DataFrame:
-    """The part in memory, checked: ids text or Int64 and present, times, weights and labels usable."""
-    names = part.collect_schema().names()
-    for column in ("user_id", "item_id"):
-        if column not in names:
-            raise DataError(f"{name}: there is no column {column!r}; found {', '.join(map(repr, names))}")
-    if "row" not in names:
-        part = part.with_row_index("row")
-    types = {"behavior": pl.String, "timestamp": pl.Int64, "weight": pl.Float64, "label": pl.Float64}
-    frame = part.select("user_id", "item_id", *(c for c in types if c in names), "row").collect()
-    if frame.is_empty():
-        raise DataError(f"{name}: there are no rows")
-    for column in frame.columns[:-1]:
-        _refuse(frame, name, pl.col(column).is_null(), f"{column} is missing")
-        dtype = frame.schema[column]
-        text = dtype in (pl.String, pl.Categorical, pl.Enum)
-        if column in ("user_id", "item_id") and not (text or dtype.is_integer()):
-            raise DataError(f"{name}: column {column!r} is {dtype}; ids are text or integers")
-        if column == "behavior" and not text:
-            raise DataError(f"{name}: column {column!r} is {dtype}; behaviours are text")
-        if column == "timestamp" and not dtype.is_integer():
-            raise DataError(f"{name}: column {column!r} is {dtype}; times are integers, in seconds or milliseconds")
-        if column in ("weight", "label") and not dtype.is_numeric():
-            raise DataError(f"{name}: column {column!r} is {dtype}; it must be numeric")
-    frame = frame.with_columns(pl.col(column).cast(types[column]) for column in frame.columns if column in types)
-    for column in ("weight", "label"):
-        if column in frame.columns:
-            bad = ~pl.col(column).cast(pl.Float32).is_finite()
-            _refuse(frame, name, bad, f"{column} is not a finite number", column)
-    if "weight" in frame.columns:
-        _refuse(frame, name, pl.col("weight") < 0, "weight is negative", "weight")
-    return frame
-
-
-def _refuse(frame: pl.DataFrame, part: str, bad: pl.Expr, what: str, column: str | None = None) -> None:
-    """Raise DataError with the number of bad rows and the first of them, if there are any."""
-    offenders = frame.filter(bad).sort("row")
-    if len(offenders):
-        value = f" ({offenders[column][0]!r})" if column else ""
-        first = f"the first is row {offenders['row'][0] + 1}{value}"
-        raise DataError(f"{part}: {what} in {len(offenders):,} of {len(frame):,} rows; {first}")
-
-
-def _schema(raw: Mapping[str, pl.DataFrame], behaviors: tuple[Behavior, ...]) -> tuple[Behavior, ...]:
-    """The behaviours, target last; every name in the log is among them."""
-    columns = [frame["behavior"].unique() for frame in raw.values() if "behavior" in frame.columns]
-    seen = sorted(set().union(*(column.to_list() for column in columns)))
-    if not behaviors:
-        if len(seen) > 1:
-            raise DataError(
-                f"the log has the behaviours {', '.join(map(repr, seen))}; say which is the target, which are auxiliary"
-            )
-        return (Behavior(name=seen[0]),) if seen else (DEFAULT_BEHAVIOR,)
-    names = [b.name for b in behaviors]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"each behaviour is declared once; got {', '.join(map(repr, names))}")
-    for b in behaviors:
-        if b.role not in get_args(Role):
-            raise ConfigError(f"behaviour {b.name!r} has the role {b.role!r}; allowed are {', '.join(get_args(Role))}")
-        if not 0 <= b.weight < np.inf:
-            raise ConfigError(f"behaviour {b.name!r} has the weight {b.weight}; it must be a finite number, 0 or more")
-    if [b.role for b in behaviors].count("target") != 1:
-        roles = ", ".join(f"{b.name!r} {b.role}" for b in behaviors)
-        raise ConfigError(f"exactly one behaviour must have the role 'target'; got {roles}")
-    unknown = [name for name in seen if name not in names]
-    if unknown:
-        raise DataError(f"unknown behaviour {unknown[0]!r} in the log; allowed are {', '.join(map(repr, names))}")
-    if "behavior" not in raw["train"].columns and len(behaviors) > 1:
-        raise DataError(f"train: there is no column 'behavior' to tell {', '.join(map(repr, names))} apart")
-    return tuple(sorted(behaviors, key=lambda b: b.role == "target"))
-
-
-def _number(frame: pl.DataFrame, part: str, users: Vocab, items: Vocab, schema: tuple[Behavior, ...]) -> pl.DataFrame:
+def _number(frame: pl.DataFrame, users: Vocab, items: Vocab, schema: tuple[Behavior, ...]) -> pl.DataFrame:
     """The frame in numbers: user, item, behavior, time, weight, label (as far as present), row."""
     user, item = users.numbers(frame["user_id"]), items.numbers(frame["item_id"])
     assert len(user) == 0 or min(user.min(), item.min()) >= 0
@@ -216,7 +141,7 @@ def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
     """Canonical order: by (time, row), or without times by content, then row."""
     if "time" in frame.columns:
         return frame.sort("time", "row")
-    return frame.sort(*KEY, *(c for c in ("weight", "label") if c in frame.columns), "row")
+    return frame.sort("user", "item", "behavior", *(c for c in ("weight", "label") if c in frame.columns), "row")
 
 
 def _dedupe(frame: pl.DataFrame, policy: Dedupe) -> pl.DataFrame:
@@ -232,9 +157,11 @@ def _dedupe(frame: pl.DataFrame, policy: Dedupe) -> pl.DataFrame:
         # The order of a float sum matters in its last bit: fix it by content.
         events = keyed.select("key", weight.cast(pl.Float64).alias("weight")).sort("key", "weight")
         first = np.flatnonzero(np.diff(events["key"].to_numpy(), prepend=-1))
-        total = np.add.reduceat(events["weight"].to_numpy(), first).astype(np.float32)
+        total = np.add.reduceat(events["weight"].to_numpy(), first)
+        if total.max() > np.finfo(np.float32).max:
+            raise DataError(f"the weights of one user, item and behaviour sum to {total.max():g}, beyond float32")
         of_row = np.searchsorted(events["key"].to_numpy()[first], kept["key"].to_numpy())
-        kept = kept.with_columns(pl.Series("weight", total[of_row]))
+        kept = kept.with_columns(pl.Series("weight", total[of_row].astype(np.float32)))
     kept = kept.select(
         "user", "item", "behavior", *(c for c in kept.columns if c in ("time", "weight", "label")), "row"
     )
@@ -272,7 +199,7 @@ def _compact(
         kept[column] = (vocab, np.arange(len(vocab))) if keep.all() else vocab.subset(keep)
     parts = {}
     for name, frame in frames.items():
-        columns = {c: frame[c].to_numpy() for c in frame.columns if c != "row"}
+        columns = {c: frame[c].to_numpy(writable=True) for c in frame.columns if c != "row"}
         columns |= {c: kept[c][1][columns[c]].astype(np.int32) for c in ("user", "item")}
         parts[name] = Interactions(kept["user"][0], kept["item"][0], schema, **columns)
     return parts
