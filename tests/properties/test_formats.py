@@ -18,8 +18,8 @@ from macrorec.data.sources.formats import formats
 from macrorec.data.sources.source import Source, read
 from macrorec.errors import DataError
 
-HOSTILE = ["007", "7", "-0", "1e3", "null", "NaN", "", " ", " a ", 'say "hi"', "a,b", "a;b|c", "x\ty", "l1\nl2", "\r", "\\", "😀",
-           "é", "e\u0301", "'", "#no comment", "::", "{}", "\ufeff", "\x00", "\u2028", "\x85", "x" * 10_000]  # fmt: skip
+HOSTILE = ["007", "7", "-0", "1e3", "null", "NaN", " ", " a ", 'say "hi"', "a,b", "a;b|c", "x\ty", "l1\nl2", "\r", "\\",
+           "😀", "é", "e\u0301", "'", "#no comment", "::", "{}", "\ufeff", "\x00", "\u2028", "\x85", "x" * 10_000]  # fmt: skip
 IDS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20)).filter(bool)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -30,7 +30,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "weight": FINITE.map(abs),
     "label": FINITE,
 }
-ENDING = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "atomic": ".inter", "edges": ".edges", "lightgcn": ".txt"}
+ENDING = {
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "jsonl": ".jsonl",
+    "atomic": ".inter",
+    "edges": ".edges",
+    "lightgcn": ".txt",
+}
 
 
 @contextmanager
@@ -87,8 +94,10 @@ def test_every_separator(separator: str, log: pl.DataFrame) -> None:
 
 
 VALID = {
-    "csv": b'user_id,item_id,behavior,timestamp,weight,label\n1,"a ""b""",view,1500000000,1,0.5\n2,c,buy,1500000001,2,1\n',
-    "jsonl": b'{"user_id": 1, "item_id": "a", "timestamp": 1500000000}\n{"user_id": "2", "item_id": "b", "timestamp": 1}\n',
+    "csv": b"user_id,item_id,behavior,timestamp,weight,label\n"
+    b'1,"a ""b""",view,1500000000,1,0.5\n2,c,buy,1500000001,2,1\n',
+    "jsonl": b'{"user_id": 1, "item_id": "a", "timestamp": 1500000000}\n'
+    b'{"user_id": "2", "item_id": "b", "timestamp": 1}\n',
     "atomic": b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t881250949\n2\t3\t4\t891717742\n",
     "movielens": b"1::1193::5::978300760\n1::661::3::978302109\n",
     "lightgcn": b"0 1 2 3\n1 4\n2\n",

@@ -83,7 +83,7 @@ def diagnose(path: Path, raw: Raw, quoted: bool) -> str | None:
             f"line {number} has a quotation mark inside a field that is not quoted; "
             "write it doubled in a quoted field, or say quoted=false if marks are ordinary characters"
         )
-    return None
+    return "its quotation marks do not match" if quoted else None
 
 
 def write(frame: pl.LazyFrame, out: Path) -> pl.LazyFrame:

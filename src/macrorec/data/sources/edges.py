@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from macrorec.data.sources.raw import INDEX, Head, Raw, invalid_utf8, too_many_fields
+from macrorec.data.sources.raw import INDEX, Head, Raw, invalid_utf8, odd_line
 from macrorec.errors import DataError
 
 EXTENSIONS = (".edges",)
@@ -43,8 +43,8 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
 
 
 def diagnose(path: Path, raw: Raw, quoted: bool) -> str | None:
-    """The first line that is not UTF-8, or has more fields than the first."""
-    return invalid_utf8(path) or too_many_fields(path, raw)
+    """The first line that is not UTF-8, or has not the number of fields that it should have."""
+    return invalid_utf8(path) or odd_line(path, raw)
 
 
 def write(frame: pl.LazyFrame, out: Path) -> pl.LazyFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from macrorec.data.sources.raw import INDEX, Head, Raw, invalid_utf8, too_many_fields
+from macrorec.data.sources.raw import INDEX, Head, Raw, invalid_utf8, odd_line
 
 EXTENSIONS = ()
 DEFAULTS = {"user_id": "1", "item_id": "2", "label": "3", "timestamp": "4"}
@@ -43,7 +43,7 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
 
 def diagnose(path: Path, raw: Raw, quoted: bool) -> str | None:
     """The first line that is not UTF-8, or has more than four fields."""
-    return invalid_utf8(path) or too_many_fields(path, raw)
+    return invalid_utf8(path) or odd_line(path, raw)
 
 
 def _number(text: str) -> float:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
@@ -59,7 +59,7 @@ class Opened:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Turns what goes wrong while rows are read into one DataError that says where the file is broken."""
-        with told(self.path, lambda: _diagnosis(self)):
+        with told(self.path, lambda: broken_at(self.format, self.path, self.raw, self.source.quoted)):
             yield
 
 
@@ -72,12 +72,13 @@ def open_part(source: Source, part: Part = "train") -> Opened:
         raise ConfigError(f"the source of {source.path} has no {part} part")
     path = locate(place)
     start = head(path)
-    with told(path, lambda: invalid_utf8(path)):
-        module, why = chosen(path, start, source.format)
-        if name_of(module) != "parquet":
-            check_text(path, start.start)
-        separator = separator_of(source.separator)
+    module, why = chosen(path, start, source.format)
+    separator = separator_of(source.separator)
+    if name_of(module) != "parquet":
+        check_text(path, start.start)
+    with told(path, lambda: broken_at(module, path, None, source.quoted)):
         raw = module.scan(path, start, separator, source.quoted)
+    with told(path, lambda: broken_at(module, path, raw, source.quoted)):
         mapping = match(raw.names, source.columns, raw.defaults, str(path))
         names = tuple(behavior.name for behavior in source.behaviors)
         log = typed(raw, mapping, source.time_unit, names, str(path))
@@ -115,10 +116,13 @@ def _number_in(message: str) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split())
+    return re.split(r" (?:Consider|You might|The current offset|Specify these)", text)[0][:200]
 
 
-def _diagnosis(opened: Opened) -> str | None:
-    diagnose: Any = getattr(opened.format, "diagnose", None)
-    found = diagnose(opened.path, opened.raw, opened.source.quoted) if diagnose else None
-    return str(found) if found else None
+def broken_at(format: ModuleType, path: Path, raw: Raw | None, quoted: bool) -> str | None:  # noqa: A002
+    """Where the file is broken, if its format can tell; ``raw`` is None where the file could not even be opened."""
+    diagnose: Any = getattr(format, "diagnose", None)
+    if diagnose and (raw is not None or name_of(format) == "parquet"):
+        return cast(str | None, diagnose(path, raw, quoted))
+    return invalid_utf8(path)

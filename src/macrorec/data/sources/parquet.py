@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +26,17 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
     check_names(names, str(path))
     frame = pl.scan_parquet(path, glob=False, hive_partitioning=False, row_index_name=INDEX)
     return Raw(frame, names)
+
+
+def diagnose(path: Path, raw: Raw | None, quoted: bool) -> str:
+    """Whether the file begins and ends as Parquet does."""
+    with path.open("rb") as file:
+        begin = file.read(4)
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        end = file.read(4)
+    if begin != b"PAR1":
+        return "the file is not Parquet"
+    return "the Parquet file is damaged" if end == b"PAR1" else "the Parquet file is cut off"
 
 
 def write(frame: pl.LazyFrame, out: Path) -> pl.LazyFrame:

@@ -95,14 +95,19 @@ def invalid_utf8(path: Path, limit: int | None = None) -> str | None:
     return None
 
 
-def too_many_fields(path: Path, raw: Raw) -> str | None:
-    """The first line with more fields than ``raw`` has columns, in words, for formats that know no quoting."""
+def odd_line(path: Path, raw: Raw) -> str | None:
+    """The first line with more fields than columns, else with fewer, in words; for formats without quotes."""
     assert raw.separator is not None
+    short = None
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
-            if (n_fields := line.count(raw.separator) + 1) > len(raw.names):
-                return f"line {number} has {n_fields} fields; the first has {len(raw.names)}"
-    return None
+            n_fields = line.count(raw.separator) + 1
+            what = f"line {number} has {n_fields} fields, not {len(raw.names)}"
+            if n_fields > len(raw.names):
+                return what
+            if n_fields < len(raw.names) and line.strip():
+                short = short or what
+    return short
 
 
 def line_of(path: Path, raw: Raw, row: int, value: object) -> str:
