@@ -32,7 +32,8 @@ def diagnose(path: Path, raw: Raw | None, quoted: bool) -> str:
     """Whether the file begins and ends as Parquet does."""
     with path.open("rb") as file:
         begin = file.read(4)
-        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(4, size - 4))
         end = file.read(4)
     if begin != b"PAR1":
         return "the file is not Parquet"
