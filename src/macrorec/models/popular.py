@@ -10,6 +10,7 @@ Deviations: none. Shape letters: B batch, I items.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ class Popular(Model):
 
     Config = PopularConfig
     config: PopularConfig
+    exceptions: ClassVar[dict[str, str]] = {
+        "checkerboard_is_learned": "all users get the same scores",
+        "fold_in_of_a_colour_prefers_that_colour": "all users get the same scores",
+    }
     count_I: Tensor
 
     def __init__(self, config: PopularConfig, graph: Graph) -> None:
