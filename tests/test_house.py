@@ -41,7 +41,9 @@ def imported_in_fresh_process(code: str, folder: Path) -> str:
     """Standard output of ``code`` in a new interpreter whose working and home folder is ``folder``."""
     home, cache = folder / "home", folder / "cache"  # numba makes its cache folders when it meets a function
     home.mkdir()
-    environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(cache)}
+    # Not the environment of this process, in which the package may have been imported already.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "NUMBA_CACHE_DIR": str(cache)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=home, env=environment, capture_output=True, text=True
     )
