@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any])
         temporary.replace(folder / CURRENT)
         _sync(folder)
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ResourceError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
