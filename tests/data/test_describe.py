@@ -9,6 +9,7 @@ LOG = prepared(
     ("u", "a", "view", 10, 1.0),
     ("u", "a", "view", 12, 1.0),
     ("u", "b", "view", 11, 1.0),
+    ("v", "c", "view", 11, 2.0),
     ("v", "a", "view", 10, 1.0),
     ("u", "a", "buy", 13, 2.0),
     ("u", "a", "buy", 14, 2.0),
@@ -20,7 +21,7 @@ LOG = prepared(
 
 def test_describe() -> None:
     assert describe(LOG) == {
-        "rows": 8,
+        "rows": 9,
         "users": 2,
         "items": 3,
         "pairs": 3,
@@ -28,7 +29,7 @@ def test_describe() -> None:
         "behaviors": [
             {
                 "name": "view", "role": "auxiliary", "weight": 1.0, "mask": False,
-                "rows": 4, "pairs": 3, "users": 2, "items": 2, "funnel": 1 / 3,
+                "rows": 5, "pairs": 4, "users": 2, "items": 3, "funnel": 1 / 3,
             },
             {
                 "name": "buy", "role": "target", "weight": 1.0, "mask": True,
@@ -64,13 +65,13 @@ def test_describe_of_an_empty_part() -> None:
 
 def test_table() -> None:
     assert table(describe(LOG)).splitlines() == [
-        "8 rows, 2 users, 3 items",
+        "9 rows, 2 users, 3 items",
         "3 distinct target pairs, density 50.0000 %",
         "times 10 to 16, 7 distinct",
         "weight 1 to 6, mean 2",
         "",
         "behaviour  role       weight  mask  rows  pairs  users  items  of target pairs",
-        "view       auxiliary       1    no     4      3      2      2           33.3 %",
+        "view       auxiliary       1    no     5      4      2      3           33.3 %",
         "buy        target          1   yes     4      3      2      3          100.0 %",
         "",
         "target partners of  mean  min  p25  median  p75  p90  p99  max",

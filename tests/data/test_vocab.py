@@ -75,4 +75,5 @@ def test_sorted_vocab_orders_integers_by_value_and_text_by_bytes() -> None:
 
 def test_sorted_vocab_of_parts_with_different_types() -> None:
     assert sorted_vocab([pl.Series([2, 1]), pl.Series(["3", "1"])]).ids.to_list() == [1, 2, 3]
+    assert sorted_vocab([pl.Series([], dtype=pl.String), pl.Series(["-1", "-2"])]).ids.to_list() == [-2, -1]
     assert sorted_vocab([pl.Series([2, 10]), pl.Series(["x"])]).ids.to_list() == ["10", "2", "x"]

@@ -126,6 +126,14 @@ def test_parts_partition_the_log(events: list[Any], test: Cut, valid: Cut, vocab
     steps = parts.report[len(log.report) :]
     assert whole.total() - together.total() == sum(step["dropped"] for step in steps)
     assert [step["rows"] for step in steps[-3:]] == [len(parts.train), len(parts.valid), len(parts.test)]
+    if core:
+        users, items = defaultdict(set), defaultdict(set)
+        for user, item, behavior, *_ in rows_of(parts.train):
+            if behavior == "buy":
+                users[user].add(item)
+                items[item].add(user)
+        assert min(map(len, [*users.values(), *items.values()])) >= core
+        assert set(parts.train.users.ids_of(parts.train.user)) <= set(users)
     if vocabulary == "all" and not core and not getattr(test, "drop_later", False):
         assert together == whole
     if vocabulary == "train":

@@ -83,7 +83,7 @@ def sorted_vocab(ids: Sequence[pl.Series]) -> Vocab:
     canonical = [_canonical(series.alias("id").unique()) for series in ids]
     if len({series.dtype for series in canonical}) > 1:
         canonical = [series.cast(pl.String) for series in canonical]
-    return Vocab(pl.concat(canonical).unique().sort())
+    return Vocab(_canonical(pl.concat(canonical).unique()).sort())
 
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
