@@ -18,8 +18,8 @@ from macrorec.data.sources.formats import formats
 from macrorec.data.sources.source import Source, read
 from macrorec.errors import DataError
 
-HOSTILE = ["007", "7", "-0", "1e3", "null", "NaN", " ", " a ", 'say "hi"', "a,b", "a;b|c", "x\ty", "l1\nl2", "\r", "\\", "😀",
-           "é", "e\u0301", "'", "#no comment", "::", "{}", "\ufeff", "\x00", "\u2028", "\x85",
+HOSTILE = ["007", "7", "-0", "1e3", "null", "NaN", " ", " a ", 'say "hi"', "a,b", "a;b|c", "x\ty", "l1\nl2", "\r", "\\",
+           "😀", "é", "e\u0301", "'", "#no comment", "::", "{}", "\ufeff", "\x00", "\u2028", "\x85",
            "x" * 10_000]  # fmt: skip
 IDS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20)).filter(bool)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -161,12 +161,12 @@ def _refuse_ids(opened: Opened, module: ModuleType) -> None:
 @contextmanager
 def whole(out: Path) -> Iterator[Path]:
     """A path beside ``out`` to write to; renamed to ``out`` after the block, or removed if the block fails."""
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the name of a file in it")
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent}; make it first")
     unfinished = out.with_name(f".partial-{os.getpid()}-{out.name}"[:200])
     try:
+        if out.is_dir():
+            raise ConfigError(f"{out} is a folder; give the name of a file in it")
+        if not out.parent.is_dir():
+            raise ConfigError(f"there is no folder {out.parent}; make it first")
         unfinished.touch()
         yield unfinished
         with unfinished.open("rb+") as file:
