@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.eval.small import BUY, Table, Vectors, interactions, random_split
+from tests.eval.test_metrics import RANKED, slow
 
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.cohorts import by_degree
 from macrorec.eval.evaluate import Evaluation, evaluate, measure, ranking_task
 from macrorec.eval.ranking import EvalConfig
-from tests.eval.small import BUY, Table, Vectors, interactions, random_split
-from tests.eval.test_metrics import RANKED, slow
 
 NAMES = tuple(f"{name}@{k}" for name in RANKED for k in (1, 5, 40))
 

@@ -4,12 +4,12 @@ import scipy.sparse as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.eval.small import Table, Vectors, empty_graph, random_mask, slow_top_k
 
 from macrorec.api import Model
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.ranking import EvalConfig, device_of, evaluating, top_k
 from macrorec.eval.vectors import mask_rows, pack, select_by_key, top_k_vectors
-from tests.eval.small import Table, Vectors, empty_graph, random_mask, slow_top_k
 
 
 @given(st.data())
