@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks import gowalla
 from benchmarks.line import emit
 from benchmarks.topk import BLOCK, DIM, THREADS, K
+from benchmarks.turns import timed
 from macrorec.data.log import Split
 from macrorec.eval.evaluate import evaluate
 from macrorec.eval.ranking import EvalConfig
