@@ -116,6 +116,43 @@ def test_dedupe_equals_a_dictionary(events: list[Any], policy: str, timed: bool)
     assert rows_of(prepared(events, policy, timed=timed).train) == expected
 
 
+VALUES = {
+    "user_id": st.one_of(st.lists(IDS), st.lists(st.none() | IDS), st.lists(st.integers(-(2**63), 2**63 - 1))),
+    "item_id": st.one_of(st.lists(IDS), st.lists(st.floats()), st.lists(st.integers(0, 5))),
+    "behavior": st.lists(st.sampled_from(["view", "buy", "buy ", "", None, "{}", "🦊\n"])),
+    "timestamp": st.one_of(st.lists(st.integers(-(2**63), 2**63 - 1)), st.lists(st.none() | st.floats())),
+    "weight": st.one_of(st.lists(st.floats()), st.lists(st.none() | st.integers(-1, 9)), st.lists(st.text())),
+    "label": st.lists(st.floats(-5, 5)),
+}
+
+
+@st.composite
+def junk(draw: st.DrawFn) -> pl.LazyFrame:
+    names = draw(st.lists(st.sampled_from([*NAMES, "label"]), unique=True))
+    names = [*{"user_id": 0, "item_id": 0, **dict.fromkeys(names, 0)}][draw(st.sampled_from([0, 0, 0, 1])) :]
+    columns = {name: draw(VALUES[name].filter(len)) for name in names}
+    height = min(map(len, columns.values()))
+    return pl.DataFrame({name: values[:height] for name, values in columns.items()}, strict=False).lazy()
+
+
+@given(
+    junk(), st.none() | junk(), st.sampled_from([(), FUNNEL]), st.sampled_from(["first", "last", "sum", "none"]),
+    st.integers(0, 2), st.none() | st.floats(-5, 5),
+)  # fmt: skip
+def test_junk_is_prepared_or_refused_in_one_line(
+    train: pl.LazyFrame, test: pl.LazyFrame | None, behaviors: Any, dedupe: Any, core: int, positive: float | None
+) -> None:
+    parts = {"train": train} if test is None else {"train": train, "test": test}
+    config = PrepareConfig(dedupe=dedupe, k_core=core, positive=positive)
+    try:
+        result = prepare(parts, behaviors, config)
+    except DataError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 500
+    else:
+        assert len(result.train) == result.report[-1]["rows"] - sum(map(len, list(result.parts.values())[1:]))
+
+
 @given(LOGS, CUTS, CUTS, VOCABULARIES, st.integers(0, 2))
 def test_parts_partition_the_log(events: list[Any], test: Cut, valid: Cut, vocabulary: Any, core: int) -> None:
     log = prepared(events)

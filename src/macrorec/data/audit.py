@@ -95,7 +95,7 @@ def _positives(seen: Interactions, part: Interactions, name: str) -> Iterator[Fi
     masks = np.array([b.mask for b in seen.behaviors])
     hidden = n_common(positives, seen.take(masks[seen.behavior]).pairs())
     severity: Severity = "error" if hidden >= UNREACHABLE_ERROR * len(positives) else "warning"
-    text = f"positives of {name} are masked, because the user has the item before in a masking behaviour"
+    text = f"positives of {name} are masked: the user has the item in a masking behaviour before {name}"
     yield _finding(f"unreachable-{name}", severity, hidden, len(positives), text)
     auxiliary = [number for number, b in enumerate(seen.behaviors) if b.role == "auxiliary"]
     for number in auxiliary:

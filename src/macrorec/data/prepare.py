@@ -37,7 +37,8 @@ class PrepareConfig:
     all."""
     k_core: int = 0
     """Keep the largest set of users and items that have at least this many distinct partners in the target behaviour
-    of ``train``; rows of other behaviours stay where both ends do. 0: off. Given valid and test parts are not cut."""
+    of ``train``; rows of other behaviours stay where both ends do. 0: off. Given valid and test parts are not cut.
+    Events that a split holds out later count here; ``SplitConfig.train_core`` sees train alone."""
 
     def __post_init__(self) -> None:
         if self.dedupe not in get_args(Dedupe):
