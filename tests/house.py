@@ -17,7 +17,7 @@ LAYERS = (
     ("graph",),
     ("api", "ops"),
     ("models",),
-    ("configs", "weights", "provenance"),
+    ("configs", "weights", "provenance", "live"),
     ("train", "eval", "bundle"),
     ("store",),
     ("inputs",),
@@ -40,7 +40,7 @@ UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal
 UNSAFE_CALLS = re.compile(
     r"(builtins\.)?(eval|exec)|torch\.(save|load|seed|(cuda\.)?manual_seed(_all)?|set_default_\w+)"
     r"|random\.(seed|random|randint|choice|choices|shuffle|sample|uniform)"
-    r"|numpy\.random\.(?!default_rng|Generator|SeedSequence|PCG64|Philox|BitGenerator)\w+"
+    r"|numpy\.random\.(?!default_rng|Generator|SeedSequence|PCG64|Philox|BitGenerator|get_state)\w+"
 )
 FORBIDDEN_TEXT = re.compile(  # each pattern has a class of one letter, so that it does not match itself
     r"(?<![\w.])/(wor[k]|tm[p]|roo[t]|hom[e])/|/op[t]/(pypi|wheels)|pytho[n]hosted|pyp[i]\.org|npmj[s]\.|debia[n]\.org"
