@@ -99,6 +99,14 @@ def test_a_symmetric_matrix_keeps_one_side_and_nothing_is_saved():
     assert matrix.float().value_E.dtype == torch.float32
 
 
+def test_a_matrix_whose_pattern_alone_is_symmetric_keeps_both_sides():
+    dense = torch.tensor([[0.0, 1.0, 1.0], [0.5, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    row, col = dense.nonzero(as_tuple=True)
+    matrix = SparseMatrix(row, col, dense[row, col], (3, 3))
+    assert not matrix.symmetric
+    assert torch.equal(spmm(matrix, torch.eye(3), transpose=True), dense.T)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_bits_do_not_depend_on_threads_nor_on_the_run(threads, weighted):
     _, matrix = sparse(500, 400, 0.5, dtype=torch.float32)
