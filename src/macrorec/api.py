@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -148,6 +149,9 @@ class Model(nn.Module):
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
         """Fit in closed form; called instead of training where ``batches`` is None."""
 
+    def refresh(self, graph: Graph) -> None:
+        """Take in, from a graph with newer edges, what counts at once without learning; by default nothing does."""
+
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
         """Scores of pairs, shape (B,). A model must define this, or ``score_all``, or both."""
         if type(self).score_all is Model.score_all:
@@ -196,35 +200,36 @@ class TwoTower(Model):
         return users_BD @ self.encode()[1].T
 
     def fold_in_vectors(self, history: Edges) -> Tensor:
-        """User vectors (B, D) for new users.
+        """User vectors (B, D) for new users; zero for one without items.
 
-        Implicit-feedback ridge regression on the frozen item vectors (Hu, Koren & Volinsky 2008, eq. 4, with confidence
-        1 + a on the user's items): (V'V + a V_h'V_h + l I)^-1 (1 + a) V_h' 1, with l and a relative to the mean
-        eigenvalue of V'V and to I / h.
+        Implicit-feedback ridge regression on the frozen item vectors (Hu, Koren & Volinsky 2008, eq. 4), for user items
+        V_h (H, D): (V'V + a V_h'V_h + l I)^-1 (1 + a) V_h' 1, with a = .1 I / H and l ten times the mean eigenvalue of
+        V'V. So strong a ridge because item vectors were not made for regression: with BPR's on MovieLens 100K, users
+        folded in reach NDCG@10 .52, with a tenth of the mean eigenvalue .32.
         """
         items_ID = self.encode()[1].detach()
         gram_DD = items_ID.T @ items_ID
-        ridge = 0.1 * gram_DD.diagonal().mean()
-        eye = torch.eye(len(gram_DD), device=gram_DD.device)
-        vectors = []
-        for start, stop in zip(history.start_U[:-1].tolist(), history.start_U[1:].tolist(), strict=True):
+        eye_DD = torch.eye(len(gram_DD), device=gram_DD.device)
+        ridge_DD = (10 * gram_DD.diagonal().mean() + torch.finfo(torch.float32).tiny) * eye_DD
+        vectors_BD = items_ID.new_zeros(len(history.start_U) - 1, items_ID.shape[1])
+        for user, (start, stop) in enumerate(pairwise(history.start_U.tolist())):
             own_HD = items_ID[history.item_E[start:stop].to(items_ID.device)]
-            alpha = self.n_items / max(stop - start, 1)
-            system = gram_DD + alpha * own_HD.T @ own_HD + ridge * eye
-            vectors.append(torch.linalg.solve(system + 1e-12 * eye, (1 + alpha) * own_HD.sum(0)))
-        return torch.stack(vectors) if vectors else items_ID.new_zeros(0, items_ID.shape[1])
+            alpha = 0.1 * self.n_items / max(stop - start, 1)
+            system_DD = gram_DD + alpha * own_HD.T @ own_HD + ridge_DD
+            vectors_BD[user] = torch.linalg.solve(system_DD, (1 + alpha) * own_HD.sum(0))
+        return vectors_BD
 
 
 class ItemLinear(Model):
-    """score(u, i) = sum over u's train items h of S[h, i]. Keeps the train rows as buffers: complete by itself."""
+    """score(u, i) = sum over u's train items h of S[h, i]. Keeps the train rows, which stand in the graph."""
 
     start_U: Tensor
     item_E: Tensor
 
     def __init__(self, config: Any, graph: Graph) -> None:
         super().__init__(config, graph)
-        self.register_buffer("start_U", graph.target.start_U.clone())
-        self.register_buffer("item_E", graph.target.item_E.clone())
+        self.register_buffer("start_U", graph.target.start_U.clone(), persistent=False)
+        self.register_buffer("item_E", graph.target.item_E.clone(), persistent=False)
 
     def apply_rows(self, start_B: Tensor, items_E: Tensor) -> Tensor:
         """Scores (B, I) of users whose items are items_E[start_B[b] : start_B[b + 1]]."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from macrorec.ops.rows import rows_there_and_back, rows_times
+from macrorec.ops.rows import check_numbers, check_starts, rows_there_and_back, rows_times
 
 
 def csr(dense):
@@ -53,3 +53,17 @@ def test_cuda_equals_cpu():
     arguments = (*csr(x), *csr(pattern)[:2], scale, *csr(a), torch.ones(50, 9))
     on_gpu = rows_there_and_back(*(t.cuda() for t in arguments))
     torch.testing.assert_close(on_gpu.cpu(), rows_there_and_back(*arguments))
+
+
+@pytest.mark.parametrize("numbers", [[0, 3], [-1, 0]])
+def test_numbers_outside_are_refused(numbers):
+    check_numbers(torch.tensor([0, 2]), 3)
+    with pytest.raises(RuntimeError, match="outside 0 : 3"):
+        check_numbers(torch.tensor(numbers), 3)
+
+
+@pytest.mark.parametrize("start", [[1, 2, 4], [0, 2, 3], [0, 5, 4]])
+def test_row_pointers_that_do_not_fit_are_refused(start):
+    check_starts(torch.tensor([0, 2, 4]), 4)
+    with pytest.raises(RuntimeError, match="do not divide 4 entries"):
+        check_starts(torch.tensor(start), 4)

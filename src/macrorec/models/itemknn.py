@@ -23,7 +23,7 @@ from macrorec.api import ItemLinear
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.ops.linear import cosine_neighbors
-from macrorec.ops.rows import rows_times
+from macrorec.ops.rows import check_numbers, check_starts, rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +56,16 @@ class ItemKNN(ItemLinear):
         self.register_buffer("start_I", torch.zeros(graph.n_items + 1, dtype=torch.int64))
         self.register_buffer("target_P", torch.zeros(n_pairs, dtype=torch.int64))
         self.register_buffer("similarity_P", torch.zeros(n_pairs))
+        self.register_load_state_dict_post_hook(lambda model, _: model.check())  # type: ignore[no-untyped-call]
 
     @classmethod
     def memory(cls, config: ItemKNNConfig, graph: Graph) -> int:
         return 48 * graph.n_items * (min(config.k, graph.n_items) + 1) + 48 * (len(graph.target) + graph.n_users)
+
+    def check(self) -> None:
+        """Refuse stored numbers that point outside: compiled loops trust them."""
+        check_numbers(self.target_P, self.n_items)
+        check_starts(self.start_I, len(self.target_P))
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
         items = graph.target.csr(graph.n_items).T.tocsr()

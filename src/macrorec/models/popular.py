@@ -44,6 +44,9 @@ class Popular(Model):
         return 16 * graph.n_items
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
+        self.refresh(graph)
+
+    def refresh(self, graph: Graph) -> None:
         self.count_I.copy_(graph.target.degrees(graph.n_items)[1])
 
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:

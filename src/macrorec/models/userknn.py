@@ -22,7 +22,7 @@ from macrorec.api import Model
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Edges, Graph
 from macrorec.ops.linear import cosine_neighbors, csr_of
-from macrorec.ops.rows import rows_times
+from macrorec.ops.rows import check_numbers, rows_times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class UserKNNConfig:
 
 
 class UserKNN(Model):
-    """Votes of the user's neighbours for their items. Keeps the train rows, which are what neighbours vote with."""
+    """Votes of the user's neighbours for their items. Keeps the train rows: neighbours vote with them."""
 
     Config = UserKNNConfig
     config: UserKNNConfig
@@ -52,10 +52,11 @@ class UserKNN(Model):
     def __init__(self, config: UserKNNConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         k = min(config.k, graph.n_users)
-        self.register_buffer("start_U", graph.target.start_U.clone())
-        self.register_buffer("item_E", graph.target.item_E.clone())
+        self.register_buffer("start_U", graph.target.start_U.clone(), persistent=False)
+        self.register_buffer("item_E", graph.target.item_E.clone(), persistent=False)
         self.register_buffer("neighbor_UK", torch.zeros(graph.n_users, k, dtype=torch.int64))
         self.register_buffer("similarity_UK", torch.zeros(graph.n_users, k))
+        self.register_load_state_dict_post_hook(lambda model, _: check_numbers(model.neighbor_UK, graph.n_users))  # type: ignore[no-untyped-call]
 
     @classmethod
     def memory(cls, config: UserKNNConfig, graph: Graph) -> int:

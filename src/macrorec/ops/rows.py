@@ -149,3 +149,15 @@ def _add_rows_there_and_back(
             vote_M[middle] = 0
             for e in range(start_M[middle], start_M[middle + 1]):
                 out_BC[b, column_F[e]] += vote * value_F[e]
+
+
+def check_numbers(number_E: Tensor, below: int) -> None:
+    """Raise RuntimeError unless all of ``number_E`` are in 0 : below; for tensors read from a file."""
+    if len(number_E) and not 0 <= int(number_E.min()) <= int(number_E.max()) < below:
+        raise RuntimeError(f"stored numbers reach outside 0 : {below}")
+
+
+def check_starts(start_R: Tensor, n_entries: int) -> None:
+    """Raise RuntimeError unless ``start_R`` are row pointers into ``n_entries`` entries."""
+    if int(start_R[0]) != 0 or int(start_R[-1]) != n_entries or bool((start_R.diff() < 0).any()):
+        raise RuntimeError(f"stored row pointers do not divide {n_entries} entries")
