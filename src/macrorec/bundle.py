@@ -101,18 +101,14 @@ class Bundle:
             items_frame = pl.read_parquet(place / "items.parquet")
             items = Vocab(items_frame["item_id"])
             tensors = weights.read(place / "graph.safetensors")
+            if len(tensors) != 4 * len(behaviors):
+                raise KeyError(f"{len(tensors)} graph tensors for {len(behaviors)} behaviours")
             edges = tuple(_edges(tensors, r, len(users), len(items)) for r in range(len(behaviors)))
             graph = Graph(len(users), len(items), behaviors, edges)
             config = configs.parse_model(described["model"])
             model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
             model.load_state_dict(weights.read(place / "weights.safetensors"), strict=True)
-        except (
-            KeyError,
-            TypeError,
-            RuntimeError,
-            json.JSONDecodeError,
-            pl.exceptions.PolarsError,
-        ) as error:
+        except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, pl.exceptions.PolarsError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{place} cannot be read as a bundle: {reason}") from error
         popularity = items_frame["popularity"].to_numpy().astype(np.int64)

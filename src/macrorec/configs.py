@@ -207,7 +207,7 @@ def value_of(text: str) -> Any:
 def unknown(what: str, given: str, legal: Iterable[str]) -> str:
     """The one line for a name that is not among ``legal``: with the nearest, and all of them."""
     names = sorted(map(str, legal))
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, names, n=1)
     return f"unknown {what}: {f'did you mean {near[0]!r}? ' if near else ''}legal are {', '.join(names) or 'none'}"
 
 

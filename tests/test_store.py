@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from macrorec import store
+from macrorec.errors import DataError
+from macrorec.store import Run
+
+
+def test_a_run_is_finished_when_its_metrics_are_there(tmp_path: Path) -> None:
+    run = Run(tmp_path / "ease-0-12345678")
+    run.folder.mkdir()
+    with pytest.raises(DataError, match=r"is no run \(metrics.json is missing\)"):
+        Run.open(run.folder)
+    run.write("config.json", {"seed": 3})
+    with pytest.raises(DataError, match="is interrupted: run it again to finish it"):
+        Run.open(run.folder)
+    (run.stage("fit") / "checkpoint").write_text("")
+    run.write("fit.json", {})
+    run.finish({"valid": {}, "test": {"ndcg@10": 0.5}})
+    opened = Run.open(run.folder)
+    assert (opened.name, opened.config, opened.metrics["test"]) == ("ease-0-12345678", {"seed": 3}, {"ndcg@10": 0.5})
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "metrics.json"]
+
+
+def test_weights_and_per_user_results_come_back(tmp_path: Path) -> None:
+    run, frame = Run(tmp_path), pl.DataFrame({"user_id": ["a", "b"], "hr@10": [1.0, 0.0]})
+    run.write_weights({"w": torch.eye(3)})
+    run.write_per_user("test", frame)
+    assert torch.equal(run.weights()["w"], torch.eye(3))
+    assert run.per_user("test").equals(frame)
+    with pytest.raises(DataError, match="no results for part 'valid'"):
+        run.per_user("valid")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"history\.json is missing"):
+        _ = Run(tmp_path).history
+    (tmp_path / "history.json").write_text("{")
+    with pytest.raises(DataError, match=r"history\.json cannot be read"):
+        _ = Run(tmp_path).history
+
+
+def test_bundles_are_at_hand_here() -> None:
+    from macrorec.bundle import Bundle
+
+    assert store.Bundle is Bundle
