@@ -2,7 +2,7 @@
 
 Run as ``python -m benchmarks.lightgcn_epoch [steps]``: so many steps (100, or 396 for a whole epoch) through ``train``,
 scaled to the epoch, in three turns with the baseline, medians. Baseline: the same arithmetic as LightGCN's authors
-write it in PyTorch (COO adjacency, all layers stacked, all rows, plain Adam), on ready-made batches; ``csr`` is the same
+write it in PyTorch (COO adjacency, all layers stacked, all rows, plain Adam), on ready-made batches; ``csr`` the same
 with a CSR adjacency and fused Adam. The losses of the first steps are compared before anything is measured.
 """
 
