@@ -100,6 +100,8 @@ def test_check(log: Path, shell: Shell) -> None:
     assert found["unreachable-test"]["severity"] == "error" and found["unreachable-test"]["share"] == 1
     assert found["overlap-train-test"]["count"] == 0
     assert result["report"][-1]["rows"] == 6
+    open_ = shell.json("check", *arguments, "--no-mask", "view")
+    assert {f["name"]: f["count"] for f in open_["findings"]}["unreachable-test"] == 0
     out, err = shell("check", *arguments, "--split", "time-quantile:0.5", code=1)
     assert out.index("error ") < out.index("ok ") and "step" in out
     assert "note: timestamps" in err
@@ -159,6 +161,8 @@ def test_behaviors() -> None:
     view, cart, buy = (Behavior(name=n, role="auxiliary") for n in ("view", "cart", "buy"))
     assert behaviors_of({}, None, None) == ()
     assert behaviors_of({"buy": 1}, None, None) == (Behavior(name="buy"),)
+    seen = Behavior(name="view", role="auxiliary", mask=False)
+    assert behaviors_of({"view": 2, "buy": 1}, None, None, ["view"]) == (seen, Behavior(name="buy"))
     dislike = Behavior(name="dislike", role="negative")
     assert behaviors_of(counts, "cart", ["dislike"]) == (dislike, view, buy, Behavior(name="cart"))
     assert behaviors_of(counts, None, ["dislike"]) == (dislike, view, cart, Behavior(name="buy"))

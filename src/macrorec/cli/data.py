@@ -14,6 +14,7 @@ from macrorec.cli.logs import (
     Format,
     Log,
     Negative,
+    NoMask,
     NoQuotes,
     Separator,
     Target,
@@ -166,6 +167,7 @@ def check(
     behavior: BehaviorName = None,
     target: Target = None,
     negative: Negative = None,
+    no_mask: NoMask = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -200,7 +202,7 @@ def check(
             behavior=behavior,
         )
         _noted(source)
-        parts = _split(_declared(source, target, negative), cut, dedupe, k_core, positive, seed)
+        parts = _split(_declared(source, target, negative, no_mask), cut, dedupe, k_core, positive, seed)
     findings = audit(parts)
     steps = [("step", "rows", "users", "items", "note")]
     steps += [(s["step"], s["rows"], s["users"], s["items"], s["note"]) for s in parts.report]
@@ -255,11 +257,13 @@ def _noted(source: Source) -> tuple[str, ...]:
     return notes
 
 
-def _declared(source: Source, target: str | None, negative: list[str] | None) -> Source:
+def _declared(
+    source: Source, target: str | None, negative: list[str] | None, no_mask: list[str] | None = None
+) -> Source:
     from macrorec.data.sources.source import behaviors_in
 
     counts = behaviors_in(source)
-    behaviors = behaviors_of(counts, target, negative)
+    behaviors = behaviors_of(counts, target, negative, no_mask)
     if len(behaviors) > 1 and target is None:
         note(f"note: the target behaviour is taken to be {behaviors[-1].name!r}, the rarest; --target names another")
     return replace(source, behaviors=behaviors)

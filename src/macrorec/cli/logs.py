@@ -9,7 +9,7 @@ import typer
 from macrorec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from macrorec.data.log import Behavior
+    from macrorec.data.log import Behavior, Role
     from macrorec.data.sources.source import Source
 
 Log = Annotated[str, typer.Argument(metavar="FILE", help="The log: a path, or a path inside the data folder.")]
@@ -30,6 +30,10 @@ BehaviorName = Annotated[
 Target = Annotated[str | None, typer.Option("--target", help="The behaviour to recommend for; others are auxiliary.")]
 Negative = Annotated[
     list[str] | None, typer.Option("--negative", help="A behaviour that speaks against the item; repeatable.")
+]
+NoMask = Annotated[
+    list[str] | None,
+    typer.Option("--no-mask", metavar="NAME", help="A behaviour whose items stay in the ranking; repeatable."),
 ]
 
 
@@ -69,18 +73,20 @@ def source_of(
     )
 
 
-def behaviors_of(counts: dict[str, int], target: str | None, negative: list[str] | None) -> tuple[Behavior, ...]:
+def behaviors_of(
+    counts: dict[str, int], target: str | None, negative: list[str] | None, no_mask: list[str] | None = None
+) -> tuple[Behavior, ...]:
     """The schema of a log whose behaviours have ``counts`` rows: ``target`` last, all but ``negative`` auxiliary.
 
-    Without ``target``, the rarest behaviour is it, for a funnel narrows.
+    Without ``target``, the rarest behaviour is it, for a funnel narrows. All but ``no_mask`` mask.
     """
     from macrorec.data.log import Behavior
 
     if not counts:
-        if target or negative:
-            raise ConfigError("--target and --negative need a log with a behaviour column")
+        if target or negative or no_mask:
+            raise ConfigError("--target, --negative and --no-mask need a log with a behaviour column")
         return ()
-    for name in (*([target] if target else []), *(negative or [])):
+    for name in (*([target] if target else []), *(negative or []), *(no_mask or [])):
         if name not in counts:
             raise ConfigError(f"the log has no behaviour {name!r}; it has {', '.join(map(repr, counts))}")
     against = set(negative or [])
@@ -91,5 +97,9 @@ def behaviors_of(counts: dict[str, int], target: str | None, negative: list[str]
         raise ConfigError("every behaviour of the log is --negative; one must be left as the target")
     last = target or rest[-1]
     others = [name for name in (*sorted(against), *rest) if name != last]
-    roles = {name: "negative" if name in against else "auxiliary" for name in others}
-    return (*(Behavior(name=name, role=roles[name]) for name in others), Behavior(name=last))  # type: ignore[arg-type]
+
+    def behavior(name: str) -> Behavior:
+        role: Role = "target" if name == last else "negative" if name in against else "auxiliary"
+        return Behavior(name=name, role=role, mask=name not in (no_mask or []))
+
+    return tuple(behavior(name) for name in (*others, last))

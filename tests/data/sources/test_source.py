@@ -57,7 +57,7 @@ def test_edge_lists_and_lists_of_items(tmp_path: Path) -> None:
     assert rows(source(tmp_path, "0\t1\n0\t2\n", "train.txt")) == [("0", "1", 0), ("0", "2", 1)]
     as_label = source(tmp_path, "0\t1\t5\n", "train.txt", columns={"label": "3"})
     assert read(as_label).collect().columns == ["user_id", "item_id", "label", "row"]
-    lists = source(tmp_path, "0 5 3 3\n7\n8 \n2 5\n", "train.txt")
+    lists = source(tmp_path, "0 5  3 3\n7\n8 \n2 5\n", "train.txt")
     assert rows(lists) == [("0", "5", 0), ("0", "3", 1), ("0", "3", 2), ("2", "5", 3)]
 
 
@@ -203,6 +203,7 @@ GOOD = "user,item,weight\n"
         (GOOD + "1,2,3\n1,2,3,4\n", "line 3 has 4 fields, the header has 3"),
         (GOOD + "1,2,3\n1\n", "line 3: item_id is missing"),
         (GOOD + "1,2,3\n,2,1\n", "line 3: user_id is missing"),
+        (GOOD + '1,"",3\n', "line 2: item_id is missing"),
         (GOOD + "1,2,nan\n", "line 2: weight is not finite 'nan'"),
         (GOOD + "1,2,inf\n", "line 2: weight is not finite 'inf'"),
         (GOOD + "1,2,-0.5\n", "line 2: weight is negative '-0.5'"),
@@ -228,6 +229,7 @@ def test_broken_text(tmp_path: Path, text: str | bytes, message: str) -> None:
         ("a.jsonl", '{"user": 1, "item": 2}\n{"user": 1\n', "line 2 is not a JSON object"),
         ("a.jsonl", "[1, 2]\n", "line 1 is not a JSON object"),
         ("a.jsonl", '{"user": 1, "item": 2}\n\n{"user": 1}\n', "item_id is missing"),
+        ("a.jsonl", '{"user": 1, "item": ""}\n', "line 1: item_id is missing"),
         ("a.inter", "user_id:token\titem_id\n1\t2\n", "'item_id' is not name:type with a type of token"),
         ("a.inter", "user_id:token\titem_id:token\n1\t2\t3\n", "line 2 has 3 fields, not 2"),
         ("a.edges", "1\t2\n1\t2\t3\n", "line 2 has 3 fields, not 2"),
