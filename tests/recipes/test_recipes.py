@@ -1,0 +1,51 @@
+import pytest
+
+from macrorec import configs, models, recipes
+from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction
+from macrorec.errors import ConfigError
+
+DATASETS = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
+
+
+def test_every_model_has_every_data_set() -> None:
+    wanted = {f"{model}-{data}" for model in models.names() for data in DATASETS} - {"ease-gowalla"}
+    assert set(recipes.names()) == wanted
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_is_called_after_its_model_and_says_what_it_claims(name: str) -> None:
+    config = recipes.load(name)
+    assert name.startswith(configs.model_name(config.model) + "-")
+    assert recipes.find(name).__doc__
+    assert config.seed == 0
+    assert config.refit != isinstance(config.split.valid, Nothing)
+    watched = config.train.monitor is not None
+    trained = configs.model_name(config.model) in ("bpr", "lightgcn")
+    assert watched == (trained and not isinstance(config.split.valid, Nothing))
+
+
+def test_the_protocols() -> None:
+    u1, taobao = recipes.load("ease-ml-100k-u1"), recipes.load("lightgcn-taobao")
+    assert (u1.split.test, u1.split.valid) == (Given(), RandomFraction(fraction=0.1))
+    assert (u1.split.vocabulary, u1.prepare.positive) == ("train+valid", None)
+    assert (taobao.split.valid, taobao.split.vocabulary) == (LeaveOneOut(), "all")
+    masks = [(b.name, b.role, b.mask) for b in taobao.source.behaviors]  # type: ignore[union-attr]
+    assert masks == [("view", "auxiliary", False), ("cart", "auxiliary", False), ("buy", "target", True)]
+    gfcf = recipes.load("gfcf-gowalla")
+    assert (gfcf.model.alpha, gfcf.model.n_vectors, gfcf.split.vocabulary) == (0.3, 256, "all")
+    lightgcn = recipes.load("lightgcn-gowalla")
+    assert (lightgcn.model.dim, lightgcn.model.n_layers, lightgcn.model.l2) == (64, 3, 1e-4)
+    assert (lightgcn.train.lr, lightgcn.train.batch_size, lightgcn.train.epochs) == (1e-3, 2048, 1000)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_space_fits_its_recipe(name: str) -> None:
+    from macrorec.tune import check_space
+
+    if recipes.space(name):
+        check_space(configs.plain(recipes.load(name)), recipes.space(name))
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown recipe 'gfcf-gowala': did you mean 'gfcf-gowalla'"):
+        recipes.load("gfcf-gowala")

@@ -1,0 +1,111 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.small_runs import config, write_log
+
+from macrorec import tune as search
+from macrorec.data.split import Nothing
+from macrorec.errors import ConfigError, DataError, ResourceError
+from macrorec.eval.evaluate import evaluate
+from macrorec.inputs import read_split
+from macrorec.run import fit, for_epochs
+from macrorec.tune import check_space, tune
+
+L2 = {"model.l2": {"low": 0.1, "high": 1000.0, "log": True}}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return write_log(tmp_path / "data")
+
+
+def test_the_best_on_valid_is_refitted_and_tested_once(log: Path, tmp_path: Path) -> None:
+    settings = config(log, "userknn")
+    space = {"model.k": [1, 2, 5, 20], "model.shrinkage": {"low": 0.0, "high": 5.0}}
+    result = tune(settings, space, name="tiny", trials=8, root=tmp_path)
+    assert result["budget"] == {"trials": 8, "seconds": None, "seeds": [0]}
+    assert result["spent"]["trials"] == len(result["trials"]) == 8
+    assert (result["metric"], result["part"]) == ("ndcg@3", "valid")
+    assert result["best"]["value"] == max(trial["value"] for trial in result["trials"])
+    parts = read_split(settings.source, settings.prepare, settings.split, seed=0)
+    for trial in result["trials"]:
+        model = replace(settings.model, k=trial["settings"]["model.k"], shrinkage=trial["settings"]["model.shrinkage"])
+        by_hand, _ = fit(replace(settings, model=model), parts, settings=for_epochs(settings.train, 1))
+        assert trial["value"] == evaluate(by_hand, parts, "valid", settings.eval).metrics["ndcg@3"]
+    assert result["run"]["config"]["model"]["k"] == result["best"]["settings"]["model.k"]
+    assert result["run"]["config"]["refit"] is True
+    assert set(result["run"]["metrics"]["test"]) == {"hr@3", "ndcg@3", "recall@3"}
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_equal_seeds_search_alike(log: Path, tmp_path: Path) -> None:
+    a, b = (tune(config(log), L2, name="tiny", trials=5, root=tmp_path / n)["trials"] for n in "ab")
+    assert [trial["settings"] for trial in a] == [trial["settings"] for trial in b]
+    other = tune(replace(config(log), seed=1), L2, name="tiny", trials=5, root=tmp_path)["trials"]
+    assert [trial["settings"] for trial in a] != [trial["settings"] for trial in other]
+
+
+def test_the_first_trial_is_the_recipe_itself(log: Path, tmp_path: Path) -> None:
+    result = tune(config(log, l2=3.0), L2, name="tiny", trials=1, root=tmp_path)
+    assert result["trials"][0]["settings"] == {"model.l2": 3.0}
+
+
+def test_no_trial_sees_test(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(candidate: Any, parts: Any, *rest: Any, **named: Any) -> Any:
+        assert len(parts.test) == 0 and len(parts.valid) == 30
+        return fit(candidate, parts, *rest, **named)
+
+    monkeypatch.setattr(search, "fit", blind)
+    tune(config(log), L2, name="tiny", trials=2, root=tmp_path)
+
+
+def test_seconds_bound_the_search(log: Path, tmp_path: Path) -> None:
+    assert tune(config(log), L2, name="tiny", trials=50, seconds=0, root=tmp_path)["spent"]["trials"] == 1
+
+
+def test_trials_that_do_not_fit_are_on_record(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(candidate: Any, *rest: Any, **named: Any) -> Any:
+        if candidate.model.l2 > 5:
+            raise ResourceError("too large")
+        return fit(candidate, *rest, **named)
+
+    monkeypatch.setattr(search, "fit", scarce)
+    result = tune(config(log, l2=1.0), L2, name="tiny", trials=6, root=tmp_path)
+    failed = [trial for trial in result["trials"] if trial["value"] is None]
+    assert failed and all(trial["failed"] == "too large" and trial["settings"]["model.l2"] > 5 for trial in failed)
+    assert result["best"]["settings"]["model.l2"] <= 5
+    with pytest.raises(ConfigError, match="no trial of the search succeeded; the last one failed: too large"):
+        tune(config(log, l2=9.0), {"model.l2": [9.0]}, name="tiny", trials=1, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "nothing to search"),
+        ({"model.l3": [1]}, "unknown key 'model.l3' in the space: legal are l2"),
+        ({"split.vocabulary": ["all"]}, "only keys of model and train"),
+        ({"eval.metrics": [["hr@1"]]}, "only keys of model and train"),
+        ({"model.l2": []}, "must be a list of choices or"),
+        ({"model.l2": {"low": 1}}, "must be a list of choices or"),
+        ({"model.l2": {"low": 2.0, "high": 1.0}}, "needs low < high"),
+        ({"model.l2": {"low": 0.0, "high": 1.0, "log": True}}, "low > 0 where log"),
+        ({"model.l2": {"low": "a", "high": 1.0}}, "needs low < high"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_one_line(space: dict[str, Any], message: str) -> None:
+    from macrorec import configs
+
+    with pytest.raises(ConfigError, match=message):
+        check_space(configs.plain(config(Path("log.csv"))), space)
+
+
+def test_there_must_be_a_valid_part_and_a_measured_metric(log: Path, tmp_path: Path) -> None:
+    untuned = config(log, valid=False)
+    assert untuned.split.valid == Nothing()
+    with pytest.raises(DataError, match="cannot tune without a valid part"):
+        tune(untuned, L2, name="tiny", trials=1, root=tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot tune for 'map@3': eval.metrics are hr@3, ndcg@3, recall@3"):
+        tune(config(log), L2, name="tiny", trials=1, metric="map@3", root=tmp_path)
