@@ -240,6 +240,19 @@ class Recommender:
         user_id, item_id, score, path = answer.row(0)
         return Explanation(user_id, item_id, score, path, exact, reasons)
 
+    def history(self, user: Any) -> pl.DataFrame:
+        """What a user has by the target behaviour: item_id and weight, in the order of item numbers."""
+        number = int(_numbers(self.users, pl.Series("id", [user]), "user", "error")[0])
+        target = self._live.graph.target
+        rows = slice(int(target.start_U[number]), int(target.start_U[number + 1]))
+        ids = _given(self.items.ids_of(target.item_E[rows].numpy()), self._text[1])
+        return pl.DataFrame({"item_id": ids, "weight": target.weight_E[rows].numpy()})
+
+    def activity(self) -> pl.DataFrame:
+        """user_id and n_items, how many items each known user has by the target behaviour."""
+        sizes = self._live.graph.target.start_U.diff().numpy()
+        return pl.DataFrame({"user_id": _given(self.users.ids, self._text[0]), "n_items": sizes})
+
     def update(self, events: Any, *, columns: Mapping[str, str] | None = None) -> dict[str, int]:
         """Let new events count at once. ``events`` is a table like the log; returns what they brought, as counts.
 
