@@ -128,7 +128,7 @@ def test_units(tmp_path: Path, values: tuple[int, ...], unit: str, declared: Any
         ((5, 1500000000000), "s", "timestamps are declared in s, but line 3 '1500000000000' is in milliseconds"),
         ((5, 1500000000000000), None, "line 3: timestamp '1500000000000000' is too large for seconds and for milli"),
         ((5, "soon", "x"), None, "line 3: timestamp is not a number 'soon', one of 2 such rows"),
-        ((5, ""), None, "line 3: timestamp is missing"),
+        ((5, "", ""), None, "line 3: timestamp is missing, one of 2 such rows; map timestamp to nothing to leave"),
         ((5, "nan"), None, "line 3: timestamp is not a number 'nan'"),
         ((5, "9" * 30), None, "line 3: timestamp is not a number '999"),
         (("2020-01-01", "2020-13-01"), None, "line 3: timestamp is not a number '2020-13-01'"),

@@ -110,6 +110,8 @@ def refuse(opened: Opened, verdict: Verdict, *, faults: bool = True) -> None:
         first = min(verdict.faults, key=lambda fault: fault.first)
         value = shown(opened, first.first, first.column)
         more = f", one of {first.rows:,} such rows" if first.rows > 1 else ""
+        if first.reason == f"{first.column} is missing" and first.column not in ("user_id", "item_id"):
+            more += f"; map {first.column} to nothing to leave the column out"
         raise DataError(f"{where}: {line(opened, first.first, first.column)}: {first.reason}{value}{more}")
     if verdict.beyond_at is not None:
         raise DataError(
