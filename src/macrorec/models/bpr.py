@@ -11,7 +11,7 @@ Rendle, Freudenthaler, Gantner & Schmidt-Thieme, BPR: Bayesian personalized rank
 Deviations: Adam on batches instead of single steps of SGD; one regularisation constant for users, positives and
 negatives, on the rows of the batch; no item bias.
 
-Shape letters: B batch, U users, I items, N negatives per positive, D embedding.
+Shape letters: B batch, U users, I items, N negatives per positive, M = 1 + N, D embedding.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.graph.bipartite import Graph
@@ -71,11 +72,10 @@ class BPR(TwoTower):
         return self.users_UD, self.items_ID
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        users_BD, items_BD = self.users_UD[batch.users_B], self.items_ID[batch.items_B]
-        negatives_BND = self.items_ID[batch.negatives_BN]
-        pos_B = (users_BD * items_BD).sum(-1)
-        neg_BN = (users_BD[:, None] * negatives_BND).sum(-1)
-        return {"bpr": bpr(pos_B, neg_BN), "l2": self.config.l2 * l2_rows(users_BD, items_BD, negatives_BND)}
+        users_BD = embedding(batch.users_B, self.users_UD)
+        items_BMD = embedding(torch.cat([batch.items_B[:, None], batch.negatives_BN], 1), self.items_ID)
+        score_BM = (users_BD[:, None] * items_BMD).sum(-1)
+        return {"bpr": bpr(score_BM[:, 0], score_BM[:, 1:]), "l2": self.config.l2 * l2_rows(users_BD, items_BMD)}
 
 
 MODEL = BPR
