@@ -68,6 +68,20 @@ def test_no_item_is_lost_to_the_norm_bound(spread):
     np.testing.assert_allclose(got[1], expected[1], rtol=2e-6, atol=2e-6)
 
 
+def test_a_short_vector_that_points_right_beats_long_ones_of_earlier_tiles():
+    """Norm 1 at cosine .6 fills the first tile; ten of norm .65 along one user of each pair open the next tile for it."""
+    items_ID = np.zeros((4000, 2), dtype=np.float32)
+    items_ID[:, 0] = 0.01
+    items_ID[1000:2024] = 0.6, 0.8
+    items_ID[3990:] = 0.65, 0.0
+    assert pack(torch.from_numpy(items_ID)).norm_T == pytest.approx([1, 0.65, 0.01, 0.01], rel=1e-5)
+    users_BD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [2.0, 0.0], [1.0, 0.0]])
+    items, scores = top_k_vectors(users_BD, torch.from_numpy(items_ID), 11)
+    along, across = [*range(3990, 4000), 1000], [*range(1000, 1011)]
+    assert items.tolist() == [along, across, across, along, along]
+    np.testing.assert_array_equal(scores[3], 2 * scores[0])
+
+
 def test_scores_do_not_depend_on_company_threads_or_tiles():
     """To the bit: one user alone, all together, packed beforehand, in one thread or three."""
     rng = np.random.default_rng(6)
