@@ -6,10 +6,10 @@ Rendle, Freudenthaler, Gantner & Schmidt-Thieme, BPR: Bayesian personalized rank
 |------------------------|-------------------------------------------------------------------|
 | sec. 4.3.1, x_ui       | ``score``: <w_u, h_i>, W = ``users_UD``, H = ``items_ID``         |
 | sec. 4.1, BPR-Opt      | ``losses``: ``bpr`` is -ln sigmoid(x_ui - x_uj), ``l2`` its prior |
-| sec. 4.2, LearnBPR     | ``batches``: (u, i, j) drawn with replacement, j a true negative  |
+| sec. 4.2, LearnBPR     | ``batches``: triples (u, i, j), j a true negative                 |
 
-Deviations: Adam on batches instead of single steps of SGD; one regularisation constant for users, positives and
-negatives, on the rows of the batch; no item bias.
+Deviations: Adam on batches instead of single steps of SGD; every edge once per epoch instead of draws with replacement;
+one regularisation constant for users, positives and negatives, on the rows of the batch; no item bias.
 
 Shape letters: B batch, U users, I items, N negatives per positive, M = 1 + N, D embedding.
 """
