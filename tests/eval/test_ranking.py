@@ -69,7 +69,7 @@ def test_no_item_is_lost_to_the_norm_bound(spread):
 
 
 def test_a_short_vector_that_points_right_beats_long_ones_of_earlier_tiles():
-    """Norm 1 at cosine .6 fills the first tile; ten of norm .65 along one user of each pair open the next tile for it."""
+    """Norm 1 at cosine .6 fills the first tile; ten of norm .65 along one user of a pair open the next tile for it."""
     items_ID = np.zeros((4000, 2), dtype=np.float32)
     items_ID[:, 0] = 0.01
     items_ID[1000:2024] = 0.6, 0.8
