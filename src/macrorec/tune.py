@@ -91,7 +91,6 @@ def tune(
         "trials": record,
         "run": {**summary(tested, name), "config": tested.config},
         "data": tested.provenance["data"]["digest"],
-        "command": provenance.command(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),

@@ -131,6 +131,7 @@ def test_tune_states_its_budget_on_file(call: Call) -> None:
     assert code == 0 and answer["file"] == "results/tuning/tiny.json"
     kept = json.loads(Path(answer["file"]).read_text())
     assert kept["budget"] == {"trials": 3, "seconds": None, "seeds": [0]} and len(kept["trials"]) == 3
+    assert kept["command"] == "macrorec tune tiny.toml --trials 3 --space space.toml --seed 0"
     assert err.count("trial ") == 3
     assert "best ndcg@3 on valid" in call("tune", "tiny.toml", "--space", "space.toml", "--trials", "1")[1]
 

@@ -57,7 +57,7 @@ def run(
     done = compute(config, name=name, root=root, device=device, progress=reporter(quiet=quiet), force=force)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, record(done, name, command_of(target, sets or [], config.seed)))
+        write_json(out, record(done, name, command_of("run", target, sets or [], config.seed)))
     answer(summary(done, name), json, shown(done))
 
 
@@ -138,6 +138,9 @@ def tune(
     result = search(
         config, wanted, name=name, trials=trials, seconds=seconds, metric=metric, root=root, device=device, note=note
     )
+    budget = ["--trials", str(trials), *(["--seconds", f"{seconds:g}"] if seconds is not None else [])]
+    chosen_by = [*(["--space", str(space)] if space else []), *(["--metric", metric] if metric else [])]
+    result["command"] = command_of("tune", target, sets or [], config.seed, *budget, *chosen_by)
     place = out or Path("results/tuning") / f"{name}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     write_json(place, result)
@@ -240,7 +243,7 @@ def reproduce(
     for name, config in jobs:
         note(f"{name}, seed {config.seed}")
         done = compute(config, name=name, root=root, device=device, progress=reporter())
-        rows.append(record(done, name, command_of(name, [], config.seed)))
+        rows.append(record(done, name, command_of("run", name, [], config.seed)))
         place = results / "recipes" / f"{name}-{config.seed}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, rows[-1])
@@ -270,10 +273,10 @@ def resolve(target: str, sets: list[str], seed: int | None) -> tuple[str, RunCon
     return name, configs.parse(RunConfig, configs.assign(start, sets))
 
 
-def command_of(target: str, sets: list[str], seed: int) -> str:
+def command_of(verb: str, target: str, sets: list[str], seed: int, *more: str) -> str:
     """The command line that makes this result."""
     changes = [word for change in sets for word in ("--set", change)]
-    return shlex.join(["macrorec", "run", target, *changes, "--seed", str(seed)])
+    return shlex.join(["macrorec", verb, target, *more, *changes, "--seed", str(seed)])
 
 
 def limit_threads(n: int | None) -> None:
