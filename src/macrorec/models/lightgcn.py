@@ -13,8 +13,8 @@ He, Deng, Wang, Li, Zhang & Wang, LightGCN: Simplifying and powering graph convo
 Deviations from the text, all as in the authors' code: BPR is the mean, not the sum, over the batch; the l2 term holds
 the layer-0 rows of the batch only, squared, halved, per example; E^(0) starts from N(0, .1), not from Xavier's values.
 
-Shape letters: B batch, U users, I items, N = U + I nodes, D embedding,
-M = 1 + negatives per positive, E edges.
+Shape letters: B batch, U users, I items, N = U + I nodes, E edges, D embedding; J a positive and its negatives,
+M = 1 + J with the user.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class LightGCN(TwoTower):
         return final_ND[: self.n_users], final_ND[self.n_users :]
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        items_BM = torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
-        rows = torch.cat([batch.users_B, self.n_users + items_BM.flatten()])
-        final, first = layer_mean_rows(self.adjacency, self.vectors_ND, self.config.n_layers, rows)
-        users_BD, items_BMD = final[: len(items_BM)], final[len(items_BM) :].view(*items_BM.shape, -1)
-        score_BM = (users_BD[:, None] * items_BMD).sum(-1)
-        l2 = l2_rows(first[: len(items_BM)], first[len(items_BM) :])
-        return {"bpr": bpr(score_BM[:, 0], score_BM[:, 1:]), "l2": self.config.l2 * l2}
+        items_BJ = self.n_users + torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
+        nodes_BM = torch.cat([batch.users_B[:, None], items_BJ], 1)
+        mean, first = layer_mean_rows(self.adjacency, self.vectors_ND, self.config.n_layers, nodes_BM.flatten())
+        users_BD, others_BJD = torch.tensor_split(mean.view(*nodes_BM.shape, -1), [1], dim=1)
+        score_BJ = (users_BD * others_BJD).sum(-1)
+        l2 = l2_rows(first.view(*nodes_BM.shape, -1))
+        return {"bpr": bpr(score_BJ[:, 0], score_BJ[:, 1:]), "l2": self.config.l2 * l2}
 
     def fold_in_vectors(self, history: Edges) -> Tensor:
         """(7) and (8) for a new user with items H, over the frozen layers of items and without a layer 0 of its own.
