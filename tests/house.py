@@ -19,7 +19,7 @@ LAYERS = (
     ("models",),
     ("configs", "weights", "provenance", "live"),
     ("train", "eval", "bundle", "live"),
-    ("store",),
+    ("store", "answers"),
     ("inputs",),
     ("run",),
     ("restore",),
@@ -260,13 +260,13 @@ def stray_recipes(sources: Mapping[str, str], models: set[str]) -> list[str]:
 
 
 def stray_tests(paths: list[str], sources: Mapping[str, str]) -> list[str]:
-    """Tests of a unit (``tests/<unit>/test_<module>.py``) whose module is not there."""
+    """Tests of a unit (``tests/<unit>/test_<module>.py``, or ``test_<unit>.py``) whose module is not there."""
     units = {Path(path).parts[0] for path in sources if "/" in path}
     faults = []
     for path in paths:
         folder, name = Path(path).parent.as_posix(), Path(path).stem.removeprefix("test_")
         if folder.partition("/")[0] in units:
-            near = {Path(p).stem for p in sources if Path(p).parent.as_posix() == folder}
+            near = {Path(folder).name} | {Path(p).stem for p in sources if Path(p).parent.as_posix() == folder}
             near |= {Path(p).parts[-2] for p in sources if Path(p).parent.parent.as_posix() == folder}
             if not any(name == module or name.startswith(f"{module}_") for module in near):
                 faults.append(f"tests/{path}: no module {folder}/{name}.py")
