@@ -140,6 +140,11 @@ class Recommender:
         """Users known now: those of the fit, then those of ``update``."""
         return self._live.users
 
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        """The behaviours of the log, target last."""
+        return self._live.graph.behaviors
+
     def recommend(
         self,
         users: Ids,

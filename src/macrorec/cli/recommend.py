@@ -213,7 +213,7 @@ def _table(results: list[dict[str, Any]], protocol: str) -> list[str]:
 
     columns = list(results[0])
     best = {name: max(row[name] for row in results) for name in columns[1:-1]}
-    shown = Table(title="Six models, one split", caption=protocol)
+    shown = Table(title="One split, one protocol", caption=protocol)
     for name in columns:
         shown.add_column(name.replace("_", " "), justify="left" if name == "model" else "right")
     for row in results:
