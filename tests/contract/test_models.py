@@ -262,6 +262,7 @@ def test_memory_covers_what_the_model_holds(kind):
 
 
 @ON_CUDA
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_cuda_equals_cpu(kind):
     model, _, _ = fitted(kind, corners(), config=SHORT)
     expected = scores(model)

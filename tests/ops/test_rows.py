@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from macrorec.ops.rows import check_numbers, check_starts, rows_there_and_back, rows_times
+from macrorec.ops.rows import check_numbers, check_starts, rows_there_and_back, rows_times, rows_times_by_torch
 
 
 def csr(dense):
@@ -37,6 +37,13 @@ def test_missing_weights_and_values_are_ones():
     assert torch.equal(rows_times(start_B, row_P, None, start_R, column_E, None, torch.zeros(5, 9)), x @ a)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_torch_says_the_same():
+    x, a = sparse_random(50, 7, 0), sparse_random(7, 9, 1)
+    out = rows_times_by_torch(*csr(x), *csr(a), torch.ones(50, 9))
+    torch.testing.assert_close(out, rows_times(*csr(x), *csr(a), torch.ones(50, 9)))
+
+
 @pytest.mark.usefixtures("two_threads")
 def test_there_and_back_is_the_dense_product():
     x, a = sparse_random(50, 7, 0), sparse_random(6, 9, 1)
@@ -46,6 +53,7 @@ def test_there_and_back_is_the_dense_product():
     torch.testing.assert_close(out, 1 + x @ pattern @ torch.diag(scale) @ a)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_equals_cpu():
     x, a, pattern = sparse_random(50, 7, 0), sparse_random(6, 9, 1), (sparse_random(7, 6, 2) > 0).float()

@@ -7,7 +7,8 @@ Resnick et al., GroupLens (CSCW 1994), for implicit feedback as in Ferrari Dacre
     N(u) = the k users v != u with largest sim(u, v)       neighbor_UK, similarity_UK
     score(u, i) = sum_{v in N(u)} sim(u, v) x_vi           vote
 
-A new user's neighbours are found among all train users. Deviations: none.
+A new user's neighbours are found among all train users; a train user who is folded in is then the own nearest one,
+whose votes go to items already had. Deviations: none.
 Shape letters: B batch, U users, I items, K neighbours, E train edges.
 """
 

@@ -38,9 +38,7 @@ def rows_times(
         start_B (B + 1,), row_P and weight_P (P,), start_R (R + 1,), column_E and value_E (E,), out_BC (B, C) float32
     """
     if out_BC.device.type != "cpu":
-        left = _sparse(start_B, row_P, weight_P, len(start_R) - 1)
-        out_BC += (left @ _sparse(start_R, column_E, value_E, out_BC.shape[1])).to_dense()
-        return out_BC
+        return rows_times_by_torch(start_B, row_P, weight_P, start_R, column_E, value_E, out_BC)
     _in_threads(_add_rows, (start_B, row_P, weight_P, start_R, column_E, value_E, out_BC), len(out_BC))
     return out_BC
 
@@ -64,7 +62,7 @@ def rows_there_and_back(
     """
     if out_BC.device.type != "cpu":
         middle_BM = out_BC.new_zeros(len(out_BC), len(scale_M))
-        rows_times(start_B, row_P, weight_P, start_R, middle_E, None, middle_BM)
+        rows_times_by_torch(start_B, row_P, weight_P, start_R, middle_E, None, middle_BM)
         out_BC += middle_BM.mul_(scale_M) @ _sparse(start_M, column_F, value_F, out_BC.shape[1])
         return out_BC
     arrays = (start_B, row_P, weight_P, start_R, middle_E, scale_M, start_M, column_F, value_F, out_BC)
@@ -72,9 +70,24 @@ def rows_there_and_back(
     return out_BC
 
 
+def rows_times_by_torch(
+    start_B: Tensor,
+    row_P: Tensor,
+    weight_P: Tensor | None,
+    start_R: Tensor,
+    column_E: Tensor,
+    value_E: Tensor | None,
+    out_BC: Tensor,
+) -> Tensor:
+    """``rows_times`` by torch's sparse products, for devices without compiled loops."""
+    left = _sparse(start_B, row_P, weight_P, len(start_R) - 1)
+    out_BC += (left @ _sparse(start_R, column_E, value_E, out_BC.shape[1])).to_dense()
+    return out_BC
+
+
 def _sparse(start_R: Tensor, column_E: Tensor, value_E: Tensor | None, n_columns: int) -> Tensor:
     values = torch.ones(len(column_E), device=column_E.device) if value_E is None else value_E
-    return torch.sparse_csr_tensor(start_R, column_E, values, (len(start_R) - 1, n_columns))
+    return torch.sparse_csr_tensor(start_R, column_E, values, (len(start_R) - 1, n_columns), check_invariants=False)
 
 
 def _in_threads(kernel: Callable[..., None], tensors: Sequence[Tensor | None], n_rows: int) -> None:
