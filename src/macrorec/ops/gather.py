@@ -85,18 +85,29 @@ def distinct(rows_B: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
 
     assert not len(rows_B) or (rows_B.min() >= 0 and rows_B.max() < n), "rows lie inside the matrix"
     rows_K, index_B = torch.empty_like(rows_B), torch.empty_like(rows_B)
-    place_N = torch.full((n,), -1, dtype=torch.int32)
+    place_N = torch.from_numpy(np.full(n, -1, np.int32))
     count = kernels.number_distinct(*map(_view, (rows_B, place_N, rows_K, index_B)))
     return rows_K[:count], index_B, place_N
 
 
-def sum_rows(index_B: Tensor, x_BD: Tensor, size: int) -> Tensor:
-    """y_k = sum of the x_b with index_b = k, in the order of b, shape (size, D)."""
+def take_rows(index_B: Tensor, x_ND: Tensor, divisor: float = 1.0) -> Tensor:
+    """x[index_b] / divisor, shape (B, D). On one thread: to wake others costs more than a batch."""
     from macrorec.ops import kernels
 
-    out_KD = x_BD.new_zeros(size, x_BD.shape[1])
-    kernels.add_rows(*map(_view, (index_B, x_BD, out_KD)))
-    return out_KD
+    index, x = map(_view, (index_B, x_ND))
+    out = np.empty((len(index), x.shape[1]), x.dtype)
+    kernels.take_rows(index, x, divisor, out)
+    return torch.from_numpy(out)
+
+
+def sum_rows(index_B: Tensor, x_BD: Tensor, size: int, divisor: float = 1.0) -> Tensor:
+    """y_k = sum of the x_b / divisor with index_b = k, in the order of b, shape (size, D). On one thread."""
+    from macrorec.ops import kernels
+
+    index, x = map(_view, (index_B, x_BD))
+    out = np.zeros((size, x.shape[1]), x.dtype)
+    kernels.add_rows(index, x, divisor, out)
+    return torch.from_numpy(out)
 
 
 def _view(tensor: Tensor) -> npt.NDArray[Any]:

@@ -126,9 +126,18 @@ def number_distinct(rows: Array, place: Array, distinct: Array, index: Array) ->
 
 
 @njit(nogil=True, cache=True)
-def add_rows(index: Array, x: Array, out: Array) -> None:
-    """out[index_b] += x_b, in the order of b."""
+def take_rows(index: Array, x: Array, divisor: float, out: Array) -> None:
+    """out_b = x[index_b] / divisor."""
+    for b in range(len(index)):
+        y, x0 = out[b], x[index[b]]
+        for d in range(len(y)):
+            y[d] = x0[d] / x.dtype.type(divisor)
+
+
+@njit(nogil=True, cache=True)
+def add_rows(index: Array, x: Array, divisor: float, out: Array) -> None:
+    """out[index_b] += x_b / divisor, in the order of b."""
     for b in range(len(index)):
         y, x0 = out[index[b]], x[b]
         for d in range(len(x0)):
-            y[d] += x0[d]
+            y[d] += x0[d] / x.dtype.type(divisor)

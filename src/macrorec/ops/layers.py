@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from macrorec.graph.bipartite import Edges
-from macrorec.ops.gather import Side, compiled, distinct, gather, gather_placed, sum_rows
+from macrorec.ops.gather import Side, compiled, distinct, gather, gather_placed, sum_rows, take_rows
 from macrorec.ops.spmm import SparseMatrix, product
 
 
@@ -79,13 +79,13 @@ class _LayerMeanRows(torch.autograd.Function):
         ctx.adjacency, ctx.n_layers, ctx.rows = adjacency, n_layers, (len(rows_K), index_B, place_N)
         side = adjacency.side(transpose=False)
         sum_KD = gather(side, _horner(side, x_ND, n_layers - 1), rows_B=rows_K, add_MD=x_ND)
-        return (sum_KD / (n_layers + 1))[index_B], x_ND[rows_B]
+        return take_rows(index_B, sum_KD, n_layers + 1), take_rows(rows_B, x_ND)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, mean_BD: Tensor, first_BD: Tensor) -> tuple[None, Tensor, None, None]:
         size_K, index_B, place_N = ctx.rows
-        mean_KD = sum_rows(index_B, mean_BD / (ctx.n_layers + 1), size_K)
+        mean_KD = sum_rows(index_B, mean_BD, size_K, ctx.n_layers + 1)
         last_KD = mean_KD + sum_rows(index_B, first_BD, size_K)  # what the last step of Horner's rule adds
         side = ctx.adjacency.side(transpose=True)
         grad_ND = gather_placed(side, mean_KD, last_KD if ctx.n_layers == 1 else mean_KD, place_N)
