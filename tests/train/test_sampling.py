@@ -62,6 +62,13 @@ def test_epochs_and_seeds_differ(kind: Any) -> None:
         assert all(batch[name] != first[name] for name in first if name != "labels_B" or isinstance(kind, Labelled))
 
 
+@pytest.mark.parametrize("kind", [Pairwise(n=3), Pairwise(n=3, by="user"), Pointwise(n=3)], ids=repr)
+def test_steps_differ(kind: Any) -> None:
+    first, second = (plain(b) for _, b in zip(range(2), made(kind, graph_of(), 8).epoch(0), strict=False))
+    drawn = "negatives_BN" if isinstance(kind, Pairwise) else "items_B"
+    assert first[drawn][-8:] != second[drawn][-8:] and first["generator"] != second["generator"]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
 def test_global_random_states_are_left_alone(kind: Any) -> None:
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
