@@ -2,12 +2,14 @@
 
 import numpy as np
 import polars as pl
-from tests.logs import FUNNEL, prepared, raw
+from tests.logs import prepared, raw
 
+from macrorec.data.log import Behavior
 from macrorec.data.prepare import PrepareConfig, prepare
 from macrorec.graph.bipartite import build
 from macrorec.live import after
 
+FUNNEL = (Behavior(name="view", role="auxiliary", mask=False, weight=0.25), Behavior(name="buy", weight=3.0))
 OLD = [("a", "x", "view"), ("a", "x", "buy"), ("b", "y", "buy"), ("b", "z", "view"), ("a", "z", "buy")]
 NEW = [("b", "x", "buy", 2.0), ("c", "y", "view", 1.0), ("b", "y", "buy", 0.5), ("aa", "z", "buy", 1.0)]
 

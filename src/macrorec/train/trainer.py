@@ -60,8 +60,8 @@ def train(
     """
     if config.monitor is not None and validate is None:
         raise ConfigError(f"monitor {config.monitor!r} needs a validation part, and there is none")
-    estimate = type(model).memory(model.config, graph)
-    require(estimate, f"training {type(model).__name__}", "choose a smaller dim, or raise the k-core", device=device)
+    hint = "choose a smaller dim, or raise the k-core"
+    require(_to_come(model, graph, device), f"training {type(model).__name__}", hint, device=device)
     on_cpu = torch.device(device).type == "cpu"
     with threads(config.threads), determinism(on_cpu or config.deterministic):
         if model.batches is None:
@@ -76,6 +76,13 @@ def train(
             history = _descend(fit, batches, config, validate, saver, progress, tensorboard)
     model.eval()
     return history
+
+
+def _to_come(model: Model, graph: Graph, device: torch.device | str) -> int:
+    """The model's estimate of memory, less what it already holds on ``device``."""
+    kind = torch.device(device).type
+    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()) if t.device.type == kind)
+    return max(0, type(model).memory(model.config, graph) - held)
 
 
 def _solve(
