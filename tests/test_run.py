@@ -14,6 +14,7 @@ from macrorec import run as pipeline
 from macrorec.data.split import Nothing
 from macrorec.errors import ConfigError, DataError, ResourceError, UserError
 from macrorec.eval.evaluate import evaluate
+from macrorec.graph.bipartite import from_split
 from macrorec.inputs import read_split
 from macrorec.restore import config_of, evaluate_run, export, restore, summary
 from macrorec.run import RunConfig, known_device, run
@@ -119,6 +120,9 @@ def test_equal_seeds_give_equal_runs_and_others_another_folder(log: Path, tmp_pa
     a, b = once(settings, tmp_path / "a"), once(settings, tmp_path / "b")
     assert a.name == b.name and a.metrics == b.metrics
     assert all(torch.equal(value, b.weights()[name]) for name, value in a.weights().items())
+    parts = read_split(settings.source, settings.prepare, settings.split, seed=0)
+    first, same, another = (pipeline.build(replace(settings, seed=n), from_split(parts)) for n in (0, 0, 1))
+    assert torch.equal(first.users_UD, same.users_UD) and not torch.equal(first.users_UD, another.users_UD)
     other = once(replace(settings, seed=1), tmp_path / "a")
     assert other.name != a.name
     assert not torch.equal(other.weights()["users_UD"], a.weights()["users_UD"])
@@ -152,7 +156,16 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_run_goes_on_as_if_nothing_happened(
     assert not Run(folder).finished
     assert (folder / "checkpoints" / broken_in / "checkpoint.safetensors").is_file()
     assert (folder / "fit.json").exists() == (broken_in == "refit")
+    fitted: list[int] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        fitted.append(1)
+        return fit(*arguments, **named)
+
+    fit = pipeline.fit
+    monkeypatch.setattr(pipeline, "fit", counted)
     again = once(settings, tmp_path / "broken")
+    assert len(fitted) == (1 if broken_in == "refit" else 2)
     assert again.metrics == whole.metrics
     assert all(torch.equal(value, again.weights()[name]) for name, value in whole.weights().items())
     assert "resumed" in again.provenance

@@ -28,7 +28,7 @@ def ml_100k_u1(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
         split=SplitConfig(test=Given(), valid=RandomFraction(fraction=0.1), vocabulary="train+valid"),
         model=model,
         train=train,
-        eval=EvalConfig(metrics=("ndcg@3", "ndcg@10", "ndcg_full@10", "recall@3", "recall@10")),
+        eval=EvalConfig(metrics=("ndcg@10", "recall@10", "ndcg_full@10", "ndcg@3", "recall@3")),
         refit=True,
     )
 
@@ -38,7 +38,7 @@ def dblp(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
     return replace(
         ml_100k_u1(model, train),
         source=Source(path="dblp/train.txt", test="dblp/test.txt"),
-        eval=EvalConfig(metrics=("ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "recall@5", "recall@10")),
+        eval=EvalConfig(metrics=("ndcg@10", "recall@10", "ndcg@3", "recall@3", "ndcg@5", "recall@5")),
     )
 
 
