@@ -26,6 +26,7 @@ from torch.nn.functional import softplus
 
 from benchmarks import gowalla
 from benchmarks.line import emit
+from benchmarks.waiting import asleep
 from macrorec.api import PairBatch
 from macrorec.graph.bipartite import Graph, from_split
 from macrorec.models.lightgcn import MODEL, LightGCN
@@ -121,6 +122,7 @@ def _adjacency(model: LightGCN, *, csr: bool) -> Tensor:
 
 def main() -> None:
     """Measure and print the line."""
+    asleep("benchmarks.lightgcn_epoch")
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
     torch.set_num_threads(THREADS)
     split, origin = gowalla.split()

@@ -17,6 +17,7 @@ import torch
 from benchmarks import gowalla
 from benchmarks.line import emit
 from benchmarks.turns import timed
+from benchmarks.waiting import asleep
 from macrorec.graph.bipartite import from_split
 from macrorec.ops.gather import distinct, gather, gather_placed
 from macrorec.ops.layers import normalized_adjacency
@@ -27,6 +28,7 @@ THREADS, DIM, ROWS, REPEATS = 4, 64, 5_700, 15
 
 def main() -> None:
     """Measure and print the line."""
+    asleep("benchmarks.spmm")
     torch.set_num_threads(THREADS)
     split, origin = gowalla.split()
     graph = from_split(split)

@@ -21,7 +21,7 @@ Side = tuple[Tensor, Tensor, Tensor]
 """A matrix in CSR form: row pointers int64 (M + 1,), column numbers int32 (E,), values (E,)."""
 
 BLOCKS_PER_THREAD = 4
-"""Blocks of rows that a thread takes on average: enough to even out threads that are held up."""
+"""Blocks of rows that a thread takes on average; the calling thread takes part, so that a late one holds up nobody."""
 SERIAL = 1 << 17
 """Multiplications below which one thread is faster than handing out blocks."""
 
@@ -122,9 +122,17 @@ def _in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width
         return
     cuts = np.searchsorted(cost, np.linspace(0, int(cost[-1]), n_threads * BLOCKS_PER_THREAD + 1))
     cuts[0], cuts[-1] = 0, n_rows
+    blocks = iter(list(pairwise(cuts.tolist())))
+
+    def work() -> None:
+        for lo, hi in blocks:
+            kernel(lo, hi)
+
     pool = _pool(os.getpid(), n_threads)
-    for block in [pool.submit(kernel, lo, hi) for lo, hi in pairwise(cuts.tolist())]:
-        block.result()
+    others = [pool.submit(work) for _ in range(n_threads - 1)]
+    work()
+    for other in others:
+        other.result()
 
 
 @lru_cache(maxsize=2)
