@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.small_runs import config, write_log
+from tests.small_runs import write_log
 
 from macrorec import configs
 from macrorec.cli import status
@@ -136,15 +136,15 @@ def test_tune_states_its_budget_on_file(call: Call) -> None:
     assert "best ndcg@3 on valid" in call("tune", "tiny.toml", "--space", "space.toml", "--trials", "1")[1]
 
 
-def test_reproduce_puts_seeds_on_file_and_on_the_page(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from macrorec import recipes
-
-    monkeypatch.setattr(recipes, "load", lambda name: config(Path("data/log.csv"), "bpr", dim=4))
-    code, out, _ = call("reproduce", "bpr-small", "--seeds", "0,1", "--json")
+def test_reproduce_puts_seeds_on_file_and_on_the_page(call: Call) -> None:
+    write_toml(Path("bpr.toml"), "bpr")
+    code, out, _ = call("reproduce", "bpr.toml", "--seeds", "0,1", "--json")
     assert code == 0 and [row["seed"] for row in json.loads(out)["results"]] == [0, 1]
-    assert sorted(path.name for path in Path("results/recipes").iterdir()) == ["bpr-small-0.json", "bpr-small-1.json"]
+    assert sorted(path.name for path in Path("results/recipes").iterdir()) == ["bpr-0.json", "bpr-1.json"]
     page = Path("docs/results.md").read_text()
-    assert "| bpr-small |" in page and " ± " in page and "macrorec run bpr-small --seed 1" in page
+    assert "| bpr |" in page and " ± " in page and "macrorec run bpr.toml --seed 1" in page
+    write_toml(Path("bpr.toml"), "bpr", epochs=-1)
+    assert call("reproduce", "bpr.toml")[0] == 2
 
 
 @pytest.mark.parametrize("verb", ["models", "metrics", "doctor"])

@@ -79,7 +79,10 @@ def test_the_whole_page_of_a_small_folder(tmp_path: Path) -> None:
 | model | metric | ours | published | gap | source |
 | --- | --- | --- | --- | --- | --- |
 | EASE | ndcg@10 | 0.3000 | 0.3100 | -0.0100 | A \\| B 2020 |
-| Other | ndcg@10 |  | 0.5000 |  | C 2021 |
+
+| published | ndcg@10 | source |
+| --- | --- | --- |
+| Other | 0.5000 | C 2021 |
 
 ```
 macrorec run ease-shop --seed 0

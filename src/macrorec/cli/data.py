@@ -183,7 +183,7 @@ def check(
     if (path is None) == (recipe is None):
         raise ConfigError("data check takes a FILE, or --recipe NAME; not both, not none")
     if recipe is not None:
-        from macrorec.cli.run import resolve
+        from macrorec.cli.target import resolve
         from macrorec.inputs import read_split
 
         config = resolve(recipe, [], None)[1]

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from macrorec.cli.options import Device, Json
 from macrorec.cli.output import answer, note, table
+from macrorec.cli.target import OwnSeed, Root, Sets, Target, Threads, command_of, limit_threads, resolve
 
-if TYPE_CHECKING:
-    from macrorec.run import RunConfig
-
-Target = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A recipe, or a configuration in TOML.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: model.dim=32.")]
-OwnSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.  [default: its own]")]
-Root = Annotated[Path, typer.Option("--root", help="Where the folders of runs stand.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file, too.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to compute with.  [default: all cores]")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Metrics = Annotated[list[str] | None, typer.Option("--metrics", help="Measure these, such as recall@50; repeatable.")]
-Results = Annotated[Path, typer.Option("--results", help="The folder of result files.")]
-Page = Annotated[Path, typer.Option("--page", help="The page made from them.")]
 
 
 def run(
@@ -201,107 +190,7 @@ def compare(
     )
 
 
-def results(results: Results = Path("results"), page: Page = Path("docs/results.md"), json: Json = False) -> None:
-    """Make docs/results.md from the result files.
-
-    Example: macrorec results
-    """
-    from macrorec.errors import DataError
-    from macrorec.report.results import markdown
-
-    if not results.is_dir():
-        raise DataError(f"there is no folder {str(results)!r}; --results names the one that holds the result files")
-    write_text(page, markdown(results))
-    answer({"page": str(page)}, json, [f"wrote {page}"])
-
-
-def reproduce(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Recipes.")],
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")] = "0",
-    device: Device = "cpu",
-    root: Root = Path("runs"),
-    results: Results = Path("results"),
-    page: Page = Path("docs/results.md"),
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Run recipes with several seeds, and put their results on file and on the page.
-
-    Example: macrorec reproduce ease-ml-100k-u1 gfcf-ml-100k-u1 --seeds 0,1,2
-    """
-    limit_threads(threads)
-    from macrorec.errors import ConfigError
-    from macrorec.files import write_json
-    from macrorec.report.results import markdown, record
-    from macrorec.run import run as compute
-    from macrorec.train.progress import reporter
-
-    if not all(part.strip().isdecimal() for part in seeds.split(",")):
-        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {seeds!r}")
-    jobs = [resolve(name, [], int(seed)) for name in names for seed in seeds.split(",")]
-    rows: list[dict[str, Any]] = []
-    for name, config in jobs:
-        note(f"{name}, seed {config.seed}")
-        done = compute(config, name=name, root=root, device=device, progress=reporter())
-        rows.append(record(done, name, command_of("run", name, [], config.seed)))
-        place = results / "recipes" / f"{name}-{config.seed}.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, rows[-1])
-    write_text(page, markdown(results))
-    shown_rows = [[row["recipe"], row["seed"], key, f"{value:.4f}"] for row in rows for key, value in tested(row)]
-    lines = [*table([["recipe", "seed", "metric", "test"], *shown_rows]), "", f"wrote {page}"]
-    answer(
-        {"page": str(page), "results": [{k: r[k] for k in ("recipe", "seed", "metrics")} for r in rows]}, json, lines
-    )
-
-
 # --- what the verbs share --------------------------------------------------------------------------------------------
-
-
-def resolve(target: str, sets: list[str], seed: int | None) -> tuple[str, RunConfig]:
-    """The name and the configuration of a recipe or a TOML file, with settings changed."""
-    from macrorec import configs, recipes
-    from macrorec.run import RunConfig
-
-    if target.endswith(".toml"):
-        name, written = Path(target).stem, configs.read_toml(Path(target))
-        start = configs.plain(configs.parse(RunConfig, written))
-    else:
-        name, start = target, configs.plain(recipes.load(target))
-    if seed is not None:
-        start["seed"] = seed
-    return name, configs.parse(RunConfig, configs.assign(start, sets))
-
-
-def command_of(verb: str, target: str, sets: list[str], seed: int, *more: str) -> str:
-    """The command line that makes this result."""
-    changes = [word for change in sets for word in ("--set", change)]
-    return shlex.join(["macrorec", verb, target, *more, *changes, "--seed", str(seed)])
-
-
-def limit_threads(n: int | None) -> None:
-    """Bound the threads of all libraries; to be called before they are imported."""
-    if n is None:
-        return
-    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-        os.environ[f"{name}_NUM_THREADS"] = str(n)
-    os.environ["POLARS_MAX_THREADS"] = str(n)
-    import torch
-
-    torch.set_num_threads(n)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all."""
-    from macrorec.files import write
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def tested(row: dict[str, Any]) -> list[tuple[str, float]]:
-    """Metrics on test."""
-    return list(row["metrics"]["test"].items())
 
 
 def counted(counts: dict[str, int]) -> str:

@@ -80,6 +80,10 @@ def _dataset_section(dataset: str, runs: Sequence[Row], published: Sequence[Row]
     compared = _compared(groups, published)
     if compared:
         text += _table(["model", "metric", "ours", "published", "gap", "source"], compared) + "\n"
+    names = {_model(rows[0]) for rows in groups.values()}
+    others = [row for row in published if row["model"].lower() not in names]
+    if others:
+        text += _published(others) + "\n"
     if groups:
         commands = sorted({row["command"] for row in runs})
         text += "```\n" + "\n".join(commands) + "\n```\n"
@@ -113,12 +117,25 @@ def _compared(groups: Mapping[str, Sequence[Row]], published: Sequence[Row]) -> 
             for label, rows in own.items()
             if all(known["metric"] in row["metrics"]["test"] for row in rows)
         }
-        label = min(values, key=lambda name: (len(name), name), default=None)
-        ours = values[label] if label else None
-        shown = "" if ours is None else f"{ours:.4f}"
-        gap = "" if ours is None else f"{ours - known['value']:+.4f}"
-        result.append([known["model"], known["metric"], shown, f"{known['value']:.4f}", gap, known["source"]])
+        if values:
+            ours = values[min(values, key=lambda name: (len(name), name))]
+            gap = f"{ours - known['value']:+.4f}"
+            row = [known["model"], known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]]
+            result.append(row)
     return result
+
+
+def _published(rows: Sequence[Row]) -> str:
+    """What was published of models that we have no result of: a row per model and source."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        values[row["model"], row["source"]][row["metric"]] = row["value"]
+    body = [
+        [model, *(f"{own[metric]:.4f}" if metric in own else "" for metric in metrics), source]
+        for (model, source), own in values.items()
+    ]
+    return _table(["published", *metrics, "source"], body)
 
 
 def _search_section(searches: Sequence[Row]) -> str:
