@@ -74,3 +74,13 @@ def test_neighbors_in_blocks_equal_a_loop(monkeypatch):
         expected = (sorted(near) + [(0.0, b)] * 4)[:4]
         assert number_BK[b].tolist() == [t for _, t in expected]
         np.testing.assert_allclose(similarity_BK[b], [-s for s, _ in expected], rtol=1e-6)
+
+
+def test_repeated_singular_values_give_equal_bits_for_equal_seeds() -> None:
+    """Twenty components of one edge: the value 1 twenty times, of which five are asked for."""
+    matrix = sp.eye(20, 25, format="csr")
+    first, again = (truncated_svd(matrix, 5, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.allclose(first[1], torch.ones(5, dtype=torch.float64))
+    left, values, right = (part.numpy() for part in first)
+    assert np.allclose(matrix @ right, left * values)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 Array = npt.NDArray[Any]
@@ -131,10 +131,28 @@ def truncated_svd(matrix: sp.csr_matrix, k: int, generator: torch.Generator) -> 
     if k >= side:
         left, values, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     else:
-        start = torch.rand(side, generator=generator, dtype=torch.float64).numpy()
-        left, values, right = svds(matrix, k, v0=start)
+        left, values, right = _arpack(matrix, k, generator)
     order = np.argsort(-values, kind="stable")
     left, values, right = left[:, order], values[order], right[order].T
     peak = np.abs(right).argmax(0)
     sign = np.where(right[peak, np.arange(len(order))] < 0, -1.0, 1.0)
     return torch.from_numpy(left * sign), torch.from_numpy(values.copy()), torch.from_numpy(right * sign)
+
+
+def _arpack(
+    matrix: sp.csr_matrix, k: int, generator: torch.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """The k largest singular triplets (R, K), (K,), (K, C), from the eigenvectors of the smaller of A^T A and A A^T.
+
+    Not ``scipy.sparse.linalg.svds``: where singular values repeat, ARPACK restarts from random vectors, and ``svds``
+    gives it no generator to draw them from, so that equal seeds would give unequal vectors.
+    """
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T.tocsr()
+    wide = tall.T.tocsr()
+    gram = LinearOperator((tall.shape[1],) * 2, matvec=lambda x: wide @ (tall @ x), dtype=np.float64)
+    start = torch.rand(tall.shape[1], generator=generator, dtype=torch.float64).numpy()
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    vectors = np.linalg.qr(eigsh(gram, k, v0=start, rng=np.random.default_rng(seed))[1])[0]
+    outer, values, turn = np.linalg.svd(tall @ vectors, full_matrices=False)
+    inner = turn @ vectors.T
+    return (outer, values, inner) if tall is matrix else (inner.T, values, outer.T)
