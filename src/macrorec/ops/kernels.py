@@ -3,9 +3,9 @@
 Every kernel owns the rows ``lo : hi`` of its output and adds in a fixed order, so results do not depend on the number
 of threads. None holds the interpreter's lock; none checks bounds: callers do. An empty array is an absent argument.
 
-Four rows are gathered at a time and added to a row of the output that stays in the first-level cache; neighbours
-without a gradient cost one look-up. Loops over d stand where a slice would read better: NumPy-style assignment of a row
-costs a quarter of the whole product, and a row passed to a function is counted as a reference by all threads.
+Sums of gathered rows stay in registers, as far as the width is whole vectors; neighbours without a gradient cost one
+look-up. Loops over d stand where a slice would read better: NumPy-style assignment of a row costs a quarter of the
+whole product, and a row passed to a function is counted as a reference by all threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from macrorec.ops.registers import VECTOR_BYTES, add_four, add_one
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +38,7 @@ def gather(
 
     ``add`` has a row per row of the matrix; or, given ``place``, add_r is add[place_r], and nothing where place_r < 0.
     """
-    width = x.shape[1]
+    width, lanes = x.shape[1], VECTOR_BYTES // x.itemsize
     for k in range(lo, hi):
         r = rows[k] if len(rows) else k
         at = place[r] if len(place) else r
@@ -48,16 +50,18 @@ def gather(
             for d in range(width):
                 y[d] = 0
         first, last = start[r], start[r + 1]
-        whole = first + (last - first) // 4 * 4
-        for e in range(first, whole, 4):
-            x0, x1, x2, x3 = x[col[e]], x[col[e + 1]], x[col[e + 2]], x[col[e + 3]]
-            v0, v1, v2, v3 = value[e], value[e + 1], value[e + 2], value[e + 3]
-            for d in range(width):
-                y[d] += v0 * x0[d] + v1 * x1[d] + v2 * x2[d] + v3 * x3[d]
-        for e in range(whole, last):
-            x0, v0 = x[col[e]], value[e]
-            for d in range(width):
-                y[d] += v0 * x0[d]
+        d0 = 0
+        while d0 + 4 * lanes <= width:
+            add_four(out, k, x, width, d0, col, value, first, last)
+            d0 += 4 * lanes
+        while d0 + lanes <= width:
+            add_one(out, k, x, width, d0, col, value, first, last)
+            d0 += lanes
+        if d0 < width:
+            for e in range(first, last):
+                n, v = col[e], value[e]
+                for d in range(d0, width):
+                    y[d] += v * x[n, d]
 
 
 @njit(nogil=True, cache=True)
@@ -68,7 +72,7 @@ def gather_placed(
 
     The entries that meet such a row are listed without a branch, which no processor could foresee, and then added.
     """
-    width = x.shape[1]
+    width, lanes = x.shape[1], VECTOR_BYTES // x.itemsize
     longest = 0
     for r in range(lo, hi):
         longest = max(longest, start[r + 1] - start[r])
@@ -87,16 +91,18 @@ def gather_placed(
         else:
             for d in range(width):
                 y[d] = 0
-        whole = n_met // 4 * 4
-        for e in range(0, whole, 4):
-            x0, x1, x2, x3 = x[met[e]], x[met[e + 1]], x[met[e + 2]], x[met[e + 3]]
-            v0, v1, v2, v3 = factor[e], factor[e + 1], factor[e + 2], factor[e + 3]
-            for d in range(width):
-                y[d] += v0 * x0[d] + v1 * x1[d] + v2 * x2[d] + v3 * x3[d]
-        for e in range(whole, n_met):
-            x0, v0 = x[met[e]], factor[e]
-            for d in range(width):
-                y[d] += v0 * x0[d]
+        d0 = 0
+        while d0 + 4 * lanes <= width:
+            add_four(out, r, x, width, d0, met, factor, 0, n_met)
+            d0 += 4 * lanes
+        while d0 + lanes <= width:
+            add_one(out, r, x, width, d0, met, factor, 0, n_met)
+            d0 += lanes
+        if d0 < width:
+            for e in range(n_met):
+                n, v = met[e], factor[e]
+                for d in range(d0, width):
+                    y[d] += v * x[n, d]
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
