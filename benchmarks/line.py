@@ -1,10 +1,11 @@
-"""What does a benchmark print? One JSON line: name, value, unit, baseline, ratio, machine."""
+"""What does a benchmark print? One JSON line: name, value, unit, baseline, ratio, what else it measured, machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def emit(
         "baseline": baseline,
         "ratio": ratio,
         **extra,
+        "command": " ".join(["python -m benchmarks." + Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "machine": machine(),
     }
     print(json.dumps(line))

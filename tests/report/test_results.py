@@ -39,8 +39,10 @@ def test_the_whole_page_of_a_small_folder(tmp_path: Path) -> None:
         "name": "spmm",
         "value": 12.5,
         "unit": "ms",
-        "baseline": {"torch.sparse": 50.0},
+        "baseline": {"name": "torch.sparse", "value": 50.0},
         "ratio": 4.0,
+        "threads": 4,
+        "command": "python -m benchmarks.spmm 64",
         "machine": {"cpu": "A CPU", "cores": 4, "gpu": None},
     }
     search = {
@@ -76,9 +78,10 @@ def test_the_whole_page_of_a_small_folder(tmp_path: Path) -> None:
 
 1,234 users in test; items of a user's buy in train are masked; data `abcdef012345`.
 
-| model | metric | ours | published | gap | source |
+| recipe | metric | ours | published | gap | source |
 | --- | --- | --- | --- | --- | --- |
-| EASE | ndcg@10 | 0.3000 | 0.3100 | -0.0100 | A \\| B 2020 |
+| ease-shop | ndcg@10 | 0.3000 | 0.3100 | -0.0100 | A \\| B 2020 |
+| ease-shop model.l2=1.0 | ndcg@10 | 0.1000 | 0.3100 | -0.2100 | A \\| B 2020 |
 
 | published | ndcg@10 | source |
 | --- | --- | --- |
@@ -102,9 +105,9 @@ macrorec tune ease-shop --trials 20
 
 ## Benchmarks
 
-| name | value | baseline | ratio | machine | command |
-| --- | --- | --- | --- | --- | --- |
-| spmm | 12.5 ms | torch.sparse 50 | 4.00 | A CPU, 4 cores | `python -m benchmarks.spmm` |
+| name | value | baseline | ratio | also | machine | command |
+| --- | --- | --- | --- | --- | --- | --- |
+| spmm | 12.5 ms | torch.sparse: 50 | 4.00 | threads 4 | A CPU, 4 cores | `python -m benchmarks.spmm 64` |
 """
     )
 
@@ -122,7 +125,7 @@ def test_several_lines_of_one_benchmark_and_none_at_all(tmp_path: Path) -> None:
         for name in ("b", "a")
     )
     page = markdown(write(tmp_path, benchmarks__x_json=lines))
-    assert page.index("| a | 1 s |  |  | H100 |") < page.index("| b | 1 s |  |  | H100 |")
+    assert page.index("| a | 1 s |  |  |  | H100 |") < page.index("| b | 1 s |  |  |  | H100 |")
     assert markdown(tmp_path / "none") == HEAD
 
 

@@ -30,6 +30,9 @@ The gap is ours minus published.
 
 Row = Mapping[str, Any]
 
+BENCHMARK_KEYS = ("name", "value", "unit", "baseline", "ratio", "machine", "command")
+"""What has a column of its own among the benchmarks; other numbers of a line stand together."""
+
 
 def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
     """What is kept of a finished run: everything but the weights and the per-user values."""
@@ -79,7 +82,7 @@ def _dataset_section(dataset: str, runs: Sequence[Row], published: Sequence[Row]
         text += _table(head, body) + "\n" + _protocol(runs)
     compared = _compared(groups, published)
     if compared:
-        text += _table(["model", "metric", "ours", "published", "gap", "source"], compared) + "\n"
+        text += _table(["recipe", "metric", "ours", "published", "gap", "source"], compared) + "\n"
     names = {_model(rows[0]) for rows in groups.values()}
     others = [row for row in published if row["model"].lower() not in names]
     if others:
@@ -109,19 +112,15 @@ def _protocol(runs: Sequence[Row]) -> str:
 
 
 def _compared(groups: Mapping[str, Sequence[Row]], published: Sequence[Row]) -> list[list[str]]:
+    """Each published value beside each of our recipes, and variants of it, that measured the same of the same model."""
     result = []
     for known in published:
-        own = {label: rows for label, rows in groups.items() if _model(rows[0]) == known["model"].lower()}
-        values = {
-            label: statistics.mean(row["metrics"]["test"][known["metric"]] for row in rows)
-            for label, rows in own.items()
-            if all(known["metric"] in row["metrics"]["test"] for row in rows)
-        }
-        if values:
-            ours = values[min(values, key=lambda name: (len(name), name))]
-            gap = f"{ours - known['value']:+.4f}"
-            row = [known["model"], known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]]
-            result.append(row)
+        for label, rows in sorted(groups.items()):
+            values = [r["metrics"]["test"][known["metric"]] for r in rows if known["metric"] in r["metrics"]["test"]]
+            if values and _model(rows[0]) == known["model"].lower():
+                ours = statistics.mean(values)
+                gap = f"{ours - known['value']:+.4f}"
+                result.append([label, known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]])
     return result
 
 
@@ -152,15 +151,23 @@ def _search_section(searches: Sequence[Row]) -> str:
 
 def _benchmark_section(lines: Sequence[Row]) -> str:
     body = []
-    for line in sorted(lines, key=lambda line: str(line["name"])):
-        baseline = line.get("baseline") or {}
-        against = ", ".join(f"{key} {_short(value)}" for key, value in baseline.items())
+    for line in sorted(lines, key=lambda line: (str(line["name"]), str(line.get("command")))):
+        baseline = dict(line.get("baseline") or {})
+        if "value" in baseline and "name" in baseline:
+            baseline = {baseline.pop("name") + ":": baseline.pop("value"), **baseline}
         ratio = "" if line.get("ratio") is None else f"{line['ratio']:.2f}"
         machine = line.get("machine", {})
         place = machine.get("gpu") or f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores"
+        command = line.get("command", f"python -m benchmarks.{line['name']}")
         value = f"{_short(line['value'])} {line['unit']}"
-        body.append([line["name"], value, against, ratio, place, f"`python -m benchmarks.{line['name']}`"])
-    return "## Benchmarks\n\n" + _table(["name", "value", "baseline", "ratio", "machine", "command"], body)
+        more = {key: line[key] for key in line if key not in BENCHMARK_KEYS and isinstance(line[key], int | float)}
+        body.append([line["name"], value, _told(baseline), ratio, _told(more), place, f"`{command}`"])
+    head = ["name", "value", "baseline", "ratio", "also", "machine", "command"]
+    return "## Benchmarks\n\n" + _table(head, body)
+
+
+def _told(values: Row) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
 
 
 # --- files and cells -------------------------------------------------------------------------------------------------
