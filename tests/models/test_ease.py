@@ -49,3 +49,8 @@ def test_memory_grows_with_the_square_of_the_catalogue(drawn):
 def test_legal_settings(drawn, solved):
     with pytest.raises(ConfigError, match="l2 > 0; got 0"):
         solved("ease", drawn(ROWS), l2=0)
+
+
+def test_a_ridge_below_the_precision_is_one_line(drawn, solved):
+    with pytest.raises(ConfigError, match=r'l2 = 1e-09 in torch.float32: raise l2, or set precision to "float64"'):
+        solved("ease", drawn([[1, 1]] * 4), l2=1e-9, precision="float32")

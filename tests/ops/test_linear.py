@@ -15,16 +15,39 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_inverse_is_mirrored_across_blocks(monkeypatch):
-    monkeypatch.setattr("macrorec.ops.linear._BLOCK", 4)
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("tile", [1, 4, 11, 512])
+def test_the_inverse_by_tiles(monkeypatch, tile, dtype, close):
+    monkeypatch.setattr("macrorec.ops.linear._TILE", tile)
     x = torch.randn(13, 11, generator=seeded(), dtype=torch.float64)
     matrix = x.T @ x + torch.eye(11, dtype=torch.float64)
-    torch.testing.assert_close(inverse_(matrix.clone()), torch.linalg.inv(matrix))
+    found = inverse_(matrix.clone().to(dtype))
+    torch.testing.assert_close(found.double(), torch.linalg.inv(matrix), rtol=close, atol=close)
+    assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_inverse_is_as_accurate_as_that_of_lapack_where_the_condition_is_bad(dtype):
+    """A gram matrix of condition 1e5, 700 columns in two tiles."""
+    x = random_pattern(600, 700, 0.1, 5)
+    matrix = gram(x, torch.float64)
+    matrix.diagonal().add_(0.1)
+    exact = torch.linalg.inv(matrix)
+    lapack = torch.cholesky_inverse(torch.linalg.cholesky(matrix.to(dtype)))
+    error, expected = (
+        (found - exact).abs().max() / exact.abs().max() for found in (inverse_(matrix.clone().to(dtype)), lapack)
+    )
+    assert error < 4 * expected + 1e-13
 
 
 def test_the_inverse_takes_no_memory_of_its_own():
     matrix = 2 * torch.eye(5, dtype=torch.float64)
     assert inverse_(matrix).data_ptr() == matrix.data_ptr()
+
+
+def test_no_inverse_of_what_is_not_positive_definite():
+    with pytest.raises(torch.linalg.LinAlgError):
+        inverse_(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
 
 
 def test_gram_in_blocks(monkeypatch):

@@ -53,13 +53,18 @@ class EASE(ItemLinear):
     @classmethod
     def memory(cls, config: EASEConfig, graph: Graph) -> int:
         solving = 8 if config.precision == "float64" else 4
-        return (solving + 4) * graph.n_items**2 + 48 * (len(graph.target) + graph.n_users)
+        blocks = 16 * min(graph.n_items, 1024) * graph.n_items  # of the gram matrix, then of the inversion
+        return (solving + 4) * graph.n_items**2 + blocks + 48 * (len(graph.target) + graph.n_users)
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
         precision = getattr(torch, self.config.precision)
         gram_II = gram(graph.target.csr(graph.n_items), precision).to(self.weight_II.device)
         gram_II.diagonal().add_(self.config.l2)
-        inverse_II = inverse_(gram_II)  # (7)
+        try:
+            inverse_II = inverse_(gram_II)  # (7)
+        except torch.linalg.LinAlgError:
+            hint = "raise l2" + (', or set precision to "float64"' if self.config.precision == "float32" else "")
+            raise ConfigError(f"ease cannot invert with l2 = {self.config.l2:g} in {precision}: {hint}") from None
         self.weight_II.copy_(inverse_II.div_(-inverse_II.diagonal().clone()))  # (8)
         self.weight_II.fill_diagonal_(0)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -18,6 +17,7 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 _BLOCK = 1024
+_TILE = 512
 
 
 def cosine_neighbors(
@@ -75,23 +75,33 @@ def gram(rows: sp.csr_matrix, dtype: torch.dtype) -> Tensor:
 
 
 def inverse_(matrix_CC: Tensor) -> Tensor:
-    """The inverse of a symmetric positive definite matrix by Cholesky; on the CPU in the argument's own memory."""
-    if matrix_CC.device.type != "cpu":
-        return torch.cholesky_inverse(torch.linalg.cholesky(matrix_CC))
-    # A symmetric C-ordered array is its own Fortran-ordered view; LAPACK's lower triangle is our upper one.
-    view = matrix_CC.numpy().T
-    potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (view,))
-    factor, info = potrf(view, lower=True, overwrite_a=True, clean=False)
-    assert info == 0, f"not positive definite: potrf answered {info}"
-    inverse, info = potri(factor, lower=True, overwrite_c=True)
-    assert info == 0, f"singular: potri answered {info}"
-    upper = inverse.T
-    for first in range(0, len(upper), _BLOCK):
-        stop = min(first + _BLOCK, len(upper))
-        corner = np.triu(upper[first:stop, first:stop])
-        upper[first:stop, first:stop] = corner + np.triu(corner, 1).T
-        upper[stop:, first:stop] = upper[first:stop, stop:].T
-    return torch.from_numpy(upper)
+    """The inverse of a symmetric positive definite matrix by Cholesky, in the argument's own memory.
+
+    Works on the lower triangle by tiles of ``_TILE`` rows: A = L L^T, then L^-1, then A^-1 = L^-T L^-1. So LAPACK sees
+    no more than a tile; given all, the threaded ``potrf`` of OpenBLAS ends the process for some sizes above 20,000.
+    Beside the matrix it takes 2 C ``_TILE`` entries. Raises torch.linalg.LinAlgError if it is not positive definite.
+    """
+    n = len(matrix_CC)
+    tiles = [slice(first, min(first + _TILE, n)) for first in range(0, n, _TILE)]
+    for number, k in enumerate(tiles):
+        matrix_CC[k, k] = torch.linalg.cholesky(matrix_CC[k, k])
+        below = torch.linalg.solve_triangular(matrix_CC[k, k].T, matrix_CC[k.stop :, k], upper=True, left=False)
+        matrix_CC[k.stop :, k] = below
+        for i in tiles[number + 1 :]:
+            matrix_CC[i, k.stop : i.stop].addmm_(matrix_CC[i, k], below[: i.stop - k.stop].T, alpha=-1)
+    for number, k in enumerate(tiles):
+        diagonal = torch.linalg.solve_triangular(
+            matrix_CC[k, k], torch.eye(k.stop - k.start).to(matrix_CC), upper=False
+        )
+        left = [matrix_CC[k, j.start : k.start] @ matrix_CC[j.start : k.start, j] for j in tiles[:number]]
+        for j, product in zip(tiles, left, strict=False):
+            matrix_CC[k, j] = -diagonal @ product
+        matrix_CC[k, k] = diagonal
+    for k in tiles:
+        matrix_CC[k, : k.stop] = matrix_CC[k.start :, k].T @ matrix_CC[k.start :, : k.stop]
+        matrix_CC[: k.start, k] = matrix_CC[k, : k.start].T
+        matrix_CC[k, k] = (matrix_CC[k, k] + matrix_CC[k, k].T) / 2
+    return matrix_CC
 
 
 def csr_of(start_R: Tensor, column_E: Tensor, n_columns: int) -> sp.csr_matrix:
