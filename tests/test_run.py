@@ -262,3 +262,12 @@ def test_per_user_results_keep_external_ids(log: Path, tmp_path: Path) -> None:
     done = once(config(log), tmp_path)
     assert done.per_user("test")["user_id"].dtype == pl.String
     assert set(done.per_user("test")["user_id"]) == {f"u{n}" for n in range(30)}
+
+
+def test_two_do_not_work_in_one_folder(log: Path, tmp_path: Path) -> None:
+    done = once(config(log), tmp_path)
+    with done.held():
+        assert once(config(log), tmp_path).metrics == done.metrics
+        with pytest.raises(UserError, match=f"another process works in {done.folder}: wait until it ends"):
+            once(config(log), tmp_path, force=True)
+    assert once(config(log), tmp_path, force=True).metrics == done.metrics

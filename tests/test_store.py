@@ -1,3 +1,6 @@
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -5,7 +8,7 @@ import pytest
 import torch
 
 from macrorec import store
-from macrorec.errors import DataError
+from macrorec.errors import DataError, UserError
 from macrorec.store import Run
 
 
@@ -47,3 +50,54 @@ def test_bundles_are_at_hand_here() -> None:
     from macrorec.bundle import Bundle
 
     assert store.Bundle is Bundle
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    run = Run(tmp_path / "ease-0-12345678")
+    with run.held():
+        with pytest.raises(UserError, match=r"another process works in .*ease-0-12345678"), run.held():
+            pytest.fail("held twice")
+        with Run(tmp_path / "ease-1-12345678").held():
+            pass
+    with pytest.raises(KeyError), run.held():
+        raise KeyError
+    with run.held():
+        assert not list(run.folder.iterdir())
+
+
+def test_a_folder_is_free_after_a_kill(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    hold = "import sys; from pathlib import Path; from macrorec.store import Run\nwith Run(Path(sys.argv[1])).held():"
+    hold += " print('held', flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", hold, run.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="another process works in"), run.held():
+        pytest.fail("held twice")
+    child.kill()
+    child.communicate()
+    with run.held():
+        pass
+
+
+def test_locks_that_a_file_system_lacks_are_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with Run(tmp_path / "run").held():
+        pass
+    monkeypatch.setattr(store, "fcntl", None)
+    with Run(tmp_path / "run").held():
+        pass
+
+
+def test_clear_leaves_the_folder_and_what_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("")
+    Run(tmp_path).clear()
+    assert (tmp_path / "thesis.txt").is_file()
+    run = Run(tmp_path / "run")
+    (run.stage("fit") / "checkpoint").write_text("")
+    run.write("config.json", {})
+    run.write("metrics.json", {})
+    run.clear()
+    assert [path.name for path in run.folder.iterdir()] == ["config.json"]

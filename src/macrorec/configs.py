@@ -22,6 +22,8 @@ from macrorec.errors import ConfigError, UserError
 
 T = TypeVar("T")
 
+_MANY = 20
+"""More legal names than these are not listed where some are near."""
 TAGS = ("kind", "name")
 """Fields that say which dataclass a table is: ``kind`` among the alternatives of a field, ``name`` among the models."""
 
@@ -205,9 +207,11 @@ def value_of(text: str) -> Any:
 
 
 def unknown(what: str, given: str, legal: Iterable[str]) -> str:
-    """The one line for a name that is not among ``legal``: with the nearest, and all of them."""
+    """The one line for a name that is not among ``legal``: the nearest, and all of them unless they are many."""
     names = sorted(map(str, legal))
-    near = difflib.get_close_matches(given, names, n=1)
+    near = difflib.get_close_matches(given, names) or [name for name in names if given and given in name]
+    if near and len(names) > _MANY:
+        return f"unknown {what}: did you mean {' or '.join(map(repr, near[:3]))}?"
     return f"unknown {what}: {f'did you mean {near[0]!r}? ' if near else ''}legal are {', '.join(names) or 'none'}"
 
 

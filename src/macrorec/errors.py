@@ -8,6 +8,7 @@ Every error that a user can cause is a ``UserError``; the command line prints it
       DataError             3   a file or column that cannot be read as declared; a split that leaves nothing
       ResourceError         4   memory or disk would not suffice
     (Ctrl-C)              130
+    (SIGTERM)             143
 """
 
 from __future__ import annotations

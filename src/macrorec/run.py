@@ -7,7 +7,6 @@ the end.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from macrorec import configs, files, models, provenance
+from macrorec import configs, models, provenance
 from macrorec.api import Model
 from macrorec.data.log import Split
 from macrorec.data.prepare import PrepareConfig
@@ -73,12 +72,27 @@ def run(
     """The run of ``config`` in ``root``/<name>-<seed>-<hash8>: answered from there if it is finished.
 
     An interrupted run goes on where its last checkpoint stands; ``force`` starts anew. Raises ConfigError for settings
-    that do not fit together, DataError for the log, ResourceError for memory and disk.
+    that do not fit together, DataError for the log, ResourceError for memory and disk, UserError if another process
+    works in the folder.
     """
     on = known_device(device)
-    result = _open(config, name, Path(root), force)
-    if result.finished:
+    table = configs.plain(config)
+    result = Run(Path(root) / f"{name}-{config.seed}-{configs.hash8(table)}")
+    if result.finished and not force:
         return result
+    with result.held():
+        if force:
+            result.clear()
+        if not result.finished:
+            result.write("config.json", table)
+            _complete(result, config, on, progress)
+    return result
+
+
+# --- the steps -------------------------------------------------------------------------------------------------------
+
+
+def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any) -> None:
     parts = read_split(config.source, config.prepare, config.split, seed=config.seed)
     origin = _begin(result, parts)
     stages: dict[str, Any] = {}
@@ -107,10 +121,6 @@ def run(
     result.write("provenance.json", _end(origin, stages, tested))
     metrics = {"valid": stages["fit"].get("valid", {}), "test": tested.metrics if tested else {}}
     result.finish(metrics)
-    return result
-
-
-# --- the steps -------------------------------------------------------------------------------------------------------
 
 
 def fit(
@@ -189,18 +199,6 @@ def same_data(result: Run, parts: Split) -> None:
 
 
 # --- stages and records ----------------------------------------------------------------------------------------------
-
-
-def _open(config: RunConfig, name: str, root: Path, force: bool) -> Run:
-    table = configs.plain(config)
-    result = Run(root / f"{name}-{config.seed}-{configs.hash8(table)}")
-    with files.told(result.folder):
-        if force and (result.folder / "config.json").is_file():
-            shutil.rmtree(result.folder)
-        result.folder.mkdir(parents=True, exist_ok=True)
-    if not result.finished:
-        result.write("config.json", table)
-    return result
 
 
 def _begin(result: Run, parts: Split) -> dict[str, Any]:

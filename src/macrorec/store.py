@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,12 @@ import torch
 
 from macrorec import files, weights
 from macrorec.bundle import Bundle
-from macrorec.errors import DataError
+from macrorec.errors import DataError, UserError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Bundle", "Run"]
 FINISHED = "metrics.json"
@@ -119,8 +126,49 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from working in it until the block or this process ends.
+
+        Raises UserError if one does. The lock is on the folder itself and leaves no file; where the file system knows
+        no such locks, nothing is kept out.
+        """
+        with files.told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            if fcntl is not None:
+                _lock(handle, self.folder)
+            yield
+        finally:
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_UN)  # not only closed: a forked process may share the handle
+            os.close(handle)
+
+    def clear(self) -> None:
+        """Remove the results of a run, first that it is finished; the folder stays, and with it the lock."""
+        if not self.has("config.json"):
+            return
+        with files.told(self.folder):
+            (self.folder / FINISHED).unlink(missing_ok=True)
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "config.json":
+                    path.unlink()
+
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write the metrics, which makes the run a finished one, and remove what only an interrupted one needs."""
         self.write(FINISHED, metrics)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         (self.folder / "fit.json").unlink(missing_ok=True)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process works in {folder}: wait until it ends, or choose another root") from None
+    except OSError:  # no locks on this file system
+        return

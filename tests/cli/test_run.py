@@ -72,6 +72,7 @@ def test_for_a_reader_the_mask_policy_stands_beside_the_numbers(call: Call) -> N
     ("arguments", "code", "line"),
     [
         (["run", "gfcf-gowala"], 2, "unknown recipe 'gfcf-gowala': did you mean 'gfcf-gowalla'"),
+        (["run", "nosuch"], 2, "unknown recipe 'nosuch': legal are bpr-"),
         (["run", "none.toml"], 2, "cannot read none.toml: No such file or directory"),
         (["run", "tiny.toml", "--set", "model.l3=1"], 2, "unknown key 'model.l3': legal are l2, precision"),
         (["run", "tiny.toml", "--set", "model.l2=x"], 2, "model.l2: input should be a valid number; got 'x'"),
@@ -173,22 +174,36 @@ def test_a_broken_self_test_is_an_error(call: Call, monkeypatch: pytest.MonkeyPa
     assert code == 1 and "of 20 users" in err and "self-test" in out
 
 
-def test_ctrl_c_keeps_the_checkpoint_answers_130_and_the_next_call_goes_on(call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize(  # Ctrl-C reaches the process of reproduce's run by the terminal
+    ("verb", "number", "code"),
+    [("run", signal.SIGINT, 130), ("run", signal.SIGTERM, 143), ("reproduce", signal.SIGTERM, 143)],
+)
+def test_ctrl_c_and_sigterm_keep_the_checkpoint(
+    call: Call, tmp_path: Path, verb: str, number: signal.Signals, code: int
+) -> None:
     write_toml(tmp_path / "long.toml", "bpr", epochs=100_000)
-    run = [sys.executable, "-m", "macrorec", "run", "long.toml", "--root", "runs"]
+    run = [sys.executable, "-m", "macrorec", verb, "long.toml", "--root", "runs"]
     child = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     try:
         deadline = time.monotonic() + 60
         while not list(Path("runs").glob("*/checkpoints/fit/checkpoint.safetensors")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
+        if verb == "run":
+            assert call("run", "long.toml", "--root", "runs")[::2] == (
+                1,
+                f"error: another process works in {next(Path('runs').iterdir())}: wait until it ends, "
+                "or choose another root\n",
+            )
+        child.send_signal(number)
         out, err = child.communicate(timeout=30)
     finally:
         child.kill()
-    assert child.returncode == 130 and out == ""
+    assert child.returncode == code and out == ""
     assert err.splitlines()[-1] == "error: interrupted"
     (folder,) = Path("runs").iterdir()
     assert not Run(folder).finished and (folder / "checkpoints/fit/checkpoint.safetensors").is_file()
+    with Run(folder).held():
+        pass
 
 
 def test_the_configuration_of_a_toml_file_is_that_of_the_run(call: Call) -> None:

@@ -121,7 +121,8 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "o.parquet").read_text() == "earlier" and not list(tmp_path.glob(".partial*"))
 
 
-def test_ctrl_c_leaves_the_earlier_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_leave_the_earlier_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
     part = "".join(f"{k * 7919},{k}\n" for k in range(200_000))
     with (tmp_path / "log.csv").open("w") as file:
         file.write("user,item\n")
@@ -133,9 +134,9 @@ def test_ctrl_c_leaves_the_earlier_file(tmp_path: Path) -> None:
     while not any(path.stat().st_size for path in tmp_path.glob(".partial*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     assert "error: interrupted" in err.splitlines()  # rarely, a thread of polars panics aloud before
     assert (tmp_path / "o.parquet").read_text() == "earlier" and not list(tmp_path.glob(".partial*"))
 

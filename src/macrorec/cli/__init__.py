@@ -21,7 +21,7 @@ standard output); everything else (progress, notes, warnings) goes to standard e
 mistake of the user's; ``main`` prints that as one line and exits with its code. Anything else keeps its traceback.
 
 Exit codes: 0 done; 1, 2, 3, 4 as in ``macrorec.errors`` (2 also for a wrong flag or verb, 4 also for a full or
-read-only disk); 130 Ctrl-C; 141 the reader of our output went away.
+read-only disk); 130 Ctrl-C; 141 the reader of our output went away; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from macrorec.cli import sigterm
 from macrorec.errors import ConfigError, ResourceError, UserError
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -143,8 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; ``arguments`` default to those of the process."""
     # Threads that wait should sleep: on a machine with other work, spinning makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sigterm.listen()
     code = status(sys.argv[1:] if arguments is None else arguments)
-    if code == INTERRUPTED:  # threads of polars may still panic aloud over the interruption
+    if code == INTERRUPTED and sigterm.received.is_set():
+        code = sigterm.EXIT_CODE
+    if code in (INTERRUPTED, sigterm.EXIT_CODE):  # threads of polars may still panic aloud over the interruption
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)
 

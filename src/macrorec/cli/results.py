@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from macrorec.cli import sigterm
 from macrorec.cli.options import Device, Json
 from macrorec.cli.output import answer, note, table
 from macrorec.cli.target import Root, Threads, resolve
@@ -84,12 +85,14 @@ def write_text(path: Path, text: str) -> None:
 def alone(*arguments: str) -> int:
     """Run the command line in a process of its own, so that its peak memory is its own; answers the exit code.
 
-    Ctrl-C reaches that process, too; it is waited for, since it writes a checkpoint.
+    Ctrl-C reaches that process, too, and SIGTERM is passed on; it is waited for, since it writes a checkpoint.
     """
     process = subprocess.Popen([sys.executable, "-m", "macrorec", *arguments], stdout=subprocess.DEVNULL)
     try:
         return process.wait()
     except KeyboardInterrupt:
+        if sigterm.received.is_set():
+            process.terminate()
         process.wait()
         raise
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from torch.nn.functional import embedding_bag
 
 from macrorec.api import ItemLinear
@@ -62,7 +63,7 @@ class EASE(ItemLinear):
         gram_II.diagonal().add_(self.config.l2)
         try:
             inverse_II = inverse_(gram_II)  # (7)
-        except torch.linalg.LinAlgError:
+        except LinAlgError:
             hint = "raise l2" + (', or set precision to "float64"' if self.config.precision == "float32" else "")
             raise ConfigError(f"ease cannot invert with l2 = {self.config.l2:g} in {precision}: {hint}") from None
         self.weight_II.copy_(inverse_II.div_(-inverse_II.diagonal().clone()))  # (8)
