@@ -56,8 +56,10 @@ def test_gram_in_blocks(monkeypatch):
     assert torch.equal(gram(x, torch.float64), torch.from_numpy((x.T @ x).toarray()).double())
 
 
+@pytest.mark.parametrize("dense", [0, 500])
 @pytest.mark.parametrize("k", [1, 5, 12, 40])
-def test_singular_vectors_are_those_of_the_dense_decomposition(k):
+def test_singular_vectors_are_those_of_the_dense_decomposition(monkeypatch, k, dense):
+    monkeypatch.setattr("macrorec.ops.linear._DENSE", dense)
     matrix = normalized(random_pattern(40, 30, 0.2, 2))
     left, values, right = truncated_svd(matrix, k, seeded())
     p, s, qt = np.linalg.svd(matrix.toarray(), full_matrices=False)
@@ -70,7 +72,8 @@ def test_singular_vectors_are_those_of_the_dense_decomposition(k):
     assert (right.gather(0, right.abs().argmax(0, keepdim=True)) > 0).all()
 
 
-def test_the_start_vector_moves_no_digit_that_matters():
+def test_the_start_vector_moves_no_digit_that_matters(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.linear._DENSE", 0)
     matrix = normalized(random_pattern(60, 50, 0.2, 3))
     first, again, other = (truncated_svd(matrix, 6, seeded(seed))[2] for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -99,8 +102,17 @@ def test_neighbors_in_blocks_equal_a_loop(monkeypatch):
         np.testing.assert_allclose(similarity_BK[b], [-s for s, _ in expected], rtol=1e-6)
 
 
-def test_repeated_singular_values_give_equal_bits_for_equal_seeds() -> None:
+def test_no_copy_of_a_repeated_singular_value_is_missed_in_a_small_matrix():
+    """Forty components of one edge each: the value 1 forty times."""
+    sparse = sp.random(60, 50, 0.05, random_state=0, data_rvs=np.ones, format="csr")
+    matrix = normalized(sp.block_diag([*[np.ones((1, 1))] * 40, sparse], format="csr"))
+    values = truncated_svd(matrix, 12, seeded())[1]
+    np.testing.assert_allclose(values, np.ones(12), atol=1e-12)
+
+
+def test_repeated_singular_values_give_equal_bits_for_equal_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight components of one edge beside a sparse one: the value 1 nine times, where ARPACK restarts at random."""
+    monkeypatch.setattr("macrorec.ops.linear._DENSE", 0)
     sparse = sp.random(100, 100, 0.05, random_state=0, data_rvs=np.ones, format="csr")
     matrix = normalized(sp.block_diag([*[np.ones((1, 1))] * 8, sparse], format="csr"))
     first, again = (truncated_svd(matrix, 16, torch.Generator().manual_seed(3)) for _ in range(2))

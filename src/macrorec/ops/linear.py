@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 
 _BLOCK = 1024
 _TILE = 512
+_DENSE = 500
 
 
 def cosine_neighbors(
@@ -128,21 +129,23 @@ def inverse_root(degree: Tensor) -> Tensor:
 
 
 def truncated_svd(matrix: sp.csr_matrix, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A ~ P diag(s) Q^T with the k largest singular values, by ARPACK to machine precision from a seeded start vector.
+    """A ~ P diag(s) Q^T with the k largest singular values, from a seeded start vector.
 
+    Dense, and so complete, where k reaches the smaller side or no side is above ``_DENSE``. Else by ARPACK: each
+    triplet to machine precision, but of a value that repeats (as 1 does, once per connected component of a normalized
+    graph) it may miss copies, and answer smaller values in their place.
     Signs are fixed by the entry of largest magnitude in each column of Q, so that equal input gives equal output.
-    Where k reaches the smaller side the decomposition is dense and complete.
 
     Shapes:
         matrix (R, C), out: P (R, K), s (K,) falling, Q (C, K), float64, K = min(k, R, C)
     """
     matrix = matrix.astype(np.float64)
     side = min(matrix.shape)
-    if k >= side:
+    if k >= side or max(matrix.shape) <= _DENSE:
         left, values, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     else:
         left, values, right = _arpack(matrix, k, generator)
-    order = np.argsort(-values, kind="stable")
+    order = np.argsort(-values, kind="stable")[:k]
     left, values, right = left[:, order], values[order], right[order].T
     peak = np.abs(right).argmax(0)
     sign = np.where(right[peak, np.arange(len(order))] < 0, -1.0, 1.0)
