@@ -138,3 +138,17 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, name: str) -> None:
 
 def test_the_page_on_file_is_the_one_that_its_results_make() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == markdown(ROOT / "results")
+
+
+def test_a_run_with_many_validations_has_its_curve_on_the_page(tmp_path: Path) -> None:
+    points = [{"epoch": 5 * n, "recall@20": 0.5, "ndcg@20": n / 100} for n in range(1, 16)]
+    config = {"model": {"name": "lightgcn"}, "train": {"monitor": "ndcg@20"}}
+    long = row("lightgcn-shop", 0, 0.1, config=config, curve=points)
+    short = row("lightgcn-shop", 1, 0.1, config=config, curve=points[:7])
+    page = markdown(write(tmp_path, r__a_json=long, r__b_json=short))
+    assert page.partition("## Valid over epochs\n\n")[2] == (
+        "| recipe | seed | metric | epoch: value |\n| --- | --- | --- | --- |\n"
+        "| lightgcn-shop | 0 | ndcg@20 | 5: 0.0100, 15: 0.0300, 25: 0.0500, 35: 0.0700, 45: 0.0900, 55: 0.1100, "
+        "65: 0.1300, 75: 0.1500 |\n"
+    )
+    assert "Valid over epochs" not in markdown(write(tmp_path / "short", r__b_json=short))

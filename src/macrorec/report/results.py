@@ -32,11 +32,14 @@ Row = Mapping[str, Any]
 
 BENCHMARK_KEYS = ("name", "value", "unit", "baseline", "ratio", "machine", "command")
 """What has a column of its own among the benchmarks; other numbers of a line stand together."""
+CURVE_POINTS = 8
+"""Points of a curve on the page; the file has them all."""
 
 
 def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
-    """What is kept of a finished run: everything but the weights and the per-user values."""
+    """What is kept of a finished run: everything but the weights, the losses and the per-user values."""
     origin = run.provenance
+    epochs = run.history.get("fit", {}).get("epochs", [])
     kept = ("mask", "counts", "machine", "versions", "commit", "finished")
     return {
         **summary(run, recipe),
@@ -46,6 +49,7 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
         "rows": origin["data"]["report"],
         **{key: origin[key] for key in kept},
         "config": run.config,
+        "curve": [{"epoch": epoch["epoch"], **epoch["metrics"]} for epoch in epochs if epoch["metrics"]],
     }
 
 
@@ -59,6 +63,9 @@ def markdown(folder: Path) -> str:
         ours = [row for row in runs if _dataset(row) == dataset]
         known = [row for row in published if row["dataset"] == dataset]
         sections.append(_dataset_section(dataset, ours, known))
+    curves = [row for row in runs if len(row.get("curve", [])) >= CURVE_POINTS]
+    if curves:
+        sections.append(_curve_section(curves))
     if searches:
         sections.append(_search_section(searches))
     benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
@@ -135,6 +142,18 @@ def _published(rows: Sequence[Row]) -> str:
         for (model, source), own in values.items()
     ]
     return _table(["published", *metrics, "source"], body)
+
+
+def _curve_section(runs: Sequence[Row]) -> str:
+    """Valid over epochs, at evenly spread validations, the last among them."""
+    body = []
+    for row in sorted(runs, key=lambda row: (_label(row), row["seed"])):
+        points = row["curve"]
+        metric = row["config"]["train"]["monitor"] or next(key for key in points[0] if key != "epoch")
+        chosen = [points[round(n * (len(points) - 1) / (CURVE_POINTS - 1))] for n in range(CURVE_POINTS)]
+        told = ", ".join(f"{point['epoch']}: {point[metric]:.4f}" for point in chosen)
+        body.append([_label(row), str(row["seed"]), metric, told])
+    return "## Valid over epochs\n\n" + _table(["recipe", "seed", "metric", "epoch: value"], body)
 
 
 def _search_section(searches: Sequence[Row]) -> str:
