@@ -271,3 +271,18 @@ def test_two_do_not_work_in_one_folder(log: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"another process works in {done.folder}: wait until it ends"):
             once(config(log), tmp_path, force=True)
     assert once(config(log), tmp_path, force=True).metrics == done.metrics
+
+
+def test_tensorboard_gets_each_stage_under_the_name_of_the_run(log: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = once(config(log, "bpr", dim=4), tmp_path / "runs", tensorboard=tmp_path / "board")
+    logged = {}
+    for stage in ("fit", "refit"):
+        events = EventAccumulator(str(tmp_path / "board" / done.name / stage))
+        events.Reload()
+        logged[stage] = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    epochs = done.history["fit"]["epochs"]
+    assert logged["fit"]["valid/ndcg@3"] == pytest.approx([epoch["metrics"]["ndcg@3"] for epoch in epochs])
+    assert logged["refit"]["loss/bpr"] == pytest.approx([e["losses"]["bpr"] for e in done.history["refit"]["epochs"]])
+    assert "valid/ndcg@3" not in logged["refit"]

@@ -68,10 +68,12 @@ def run(
     device: str = "cpu",
     progress: Any = None,
     force: bool = False,
+    tensorboard: str | Path | None = None,
 ) -> Run:
     """The run of ``config`` in ``root``/<name>-<seed>-<hash8>: answered from there if it is finished.
 
-    An interrupted run goes on where its last checkpoint stands; ``force`` starts anew. Raises ConfigError for settings
+    An interrupted run goes on where its last checkpoint stands; ``force`` starts anew. ``tensorboard`` is a folder to
+    log each stage to, under the run's name. Raises ConfigError for settings
     that do not fit together, DataError for the log, ResourceError for memory and disk, UserError if another process
     works in the folder.
     """
@@ -85,22 +87,30 @@ def run(
             result.clear()
         if not result.finished:
             result.write("config.json", table)
-            _complete(result, config, on, progress)
+            _complete(result, config, on, progress, None if tensorboard is None else Path(tensorboard) / result.name)
     return result
 
 
 # --- the steps -------------------------------------------------------------------------------------------------------
 
 
-def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any) -> None:
+def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any, board: Path | None) -> None:
     parts = read_split(config.source, config.prepare, config.split, seed=config.seed)
     origin = _begin(result, parts)
     stages: dict[str, Any] = {}
     has_valid = len(parts.valid) > 0
     if config.refit and has_valid:
-        stages["fit"] = _choose(result, config, parts, on, progress)
+        stages["fit"] = _choose(result, config, parts, on, progress, board)
         settings, last = for_epochs(config.train, stages["fit"]["best_epoch"]), parts.with_valid_in_train()
-        model, record = fit(config, last, on, settings, folder=result.stage("refit"), progress=progress)
+        model, record = fit(
+            config,
+            last,
+            on,
+            settings,
+            folder=result.stage("refit"),
+            progress=progress,
+            tensorboard=board and board / "refit",
+        )
         stages["refit"] = asdict(record)
     else:
         last = parts
@@ -111,6 +121,7 @@ def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any) -
             validate=watch(config, parts, on),
             folder=result.stage("fit"),
             progress=progress,
+            tensorboard=board and board / "fit",
         )
         stages["fit"] = asdict(record)
         if has_valid:
@@ -132,6 +143,7 @@ def fit(
     validate: Callable[[Model], Mapping[str, float]] | None = None,
     folder: Path | None = None,
     progress: Any = None,
+    tensorboard: Path | None = None,
 ) -> tuple[Model, History]:
     """The model of ``config`` fitted on ``parts.train``; ``settings`` stand in for ``config.train``.
 
@@ -149,6 +161,7 @@ def fit(
         folder=folder,
         progress=progress,
         device=str(device),
+        tensorboard=tensorboard,
     )
     return model, record
 
@@ -218,11 +231,21 @@ def _begin(result: Run, parts: Split) -> dict[str, Any]:
     return origin
 
 
-def _choose(result: Run, config: RunConfig, parts: Split, device: torch.device, progress: Any) -> dict[str, Any]:
+def _choose(
+    result: Run, config: RunConfig, parts: Split, device: torch.device, progress: Any, board: Path | None
+) -> dict[str, Any]:
     """The record of the stage ``fit`` of a run that refits: read if it is there, for the run was then interrupted."""
     if not result.has("fit.json"):
         validate = watch(config, parts, device)
-        model, record = fit(config, parts, device, validate=validate, folder=result.stage("fit"), progress=progress)
+        model, record = fit(
+            config,
+            parts,
+            device,
+            validate=validate,
+            folder=result.stage("fit"),
+            progress=progress,
+            tensorboard=board and board / "fit",
+        )
         valid = _measure(result, model, parts, "valid", config, device).metrics
         result.write("fit.json", {**asdict(record), "valid": valid})
     return result.read("fit.json")

@@ -26,6 +26,7 @@ def run(
     out: Out = None,
     force: Annotated[bool, typer.Option("--force", help="Run anew, even where the run is finished.")] = False,
     threads: Threads = None,
+    tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Log to this folder, too.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -43,7 +44,8 @@ def run(
     from macrorec.train.progress import reporter
 
     name, config = resolve(target, sets or [], seed)
-    done = compute(config, name=name, root=root, device=device, progress=reporter(quiet=quiet), force=force)
+    shows = reporter(quiet=quiet)
+    done = compute(config, name=name, root=root, device=device, progress=shows, force=force, tensorboard=tensorboard)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, record(done, name, command_of("run", target, sets or [], config.seed)))
