@@ -1,8 +1,9 @@
 """How long does one product of Gowalla's normalised adjacency with 64 columns take, on 4 threads?
 
 Run as ``python -m benchmarks.spmm``. Baselines: torch's CSR matmul (MKL), torch's COO matmul as LightGCN's authors use
-it, and scipy; in turns, medians. ``rows`` is the product for 5,700 rows, ``placed`` that with 5,700 rows that are not
-zero: the last layer of a batch of 2,048 triples, and the first step back.
+it, and scipy; in turns, medians, each after two products of its own, for in an epoch product follows product. ``rows``
+is the product for 5,700 rows, ``placed`` that with 5,700 rows that are not zero: the last layer of a batch of 2,048
+triples, and the first step back.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
         lambda: gather(side, x_ND, rows_B=rows_K, add_MD=x_ND),
         lambda: gather_placed(side, x_ND[:ROWS], x_ND[:ROWS], place_N),
         repeats=REPEATS,
+        warm=2,
     )
 
     def milliseconds(seconds: float) -> float:

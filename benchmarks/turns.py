@@ -18,11 +18,17 @@ class Took:
     """Processor seconds over all threads; on an idle machine, wall time is at least this over the number of threads."""
 
 
-def timed(*calls: Callable[[], object], repeats: int = 5) -> list[Took]:
-    """Medians over ``repeats`` turns, after one that is not measured."""
+def timed(*calls: Callable[[], object], repeats: int = 5, warm: int = 0) -> list[Took]:
+    """Medians over ``repeats`` turns, after one that is not measured.
+
+    In each turn a call is made ``warm`` times before the one that counts, for what follows itself in real life: its
+    threads are then awake, and the caches its own.
+    """
     runs: list[list[tuple[float, float]]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for own, call in zip(runs, calls, strict=True):
+            for _ in range(warm):
+                call()
             wall, cpu = time.perf_counter(), time.process_time()
             call()
             if turn:
