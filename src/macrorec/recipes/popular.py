@@ -8,7 +8,7 @@ from macrorec.run import RunConfig
 
 
 def popular_ml_100k_u1() -> RunConfig:
-    """N@10 .325, R@10 .098 by our earlier hand run."""
+    """Popularity on CCBIE's split of MovieLens 100K."""
     return datasets.ml_100k_u1(MODEL.Config())
 
 
@@ -23,12 +23,12 @@ def popular_gowalla() -> RunConfig:
 
 
 def popular_taobao() -> RunConfig:
-    """HR@10 .0109, NDCG@10 .0053 by our earlier hand run."""
+    """Popularity on purchases of Taobao."""
     return datasets.taobao(MODEL.Config())
 
 
 def popular_dblp() -> RunConfig:
-    """N@10 .259, R@10 .313 by our earlier hand run."""
+    """Popularity on DBLP."""
     return datasets.dblp(MODEL.Config())
 
 
