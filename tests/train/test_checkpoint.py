@@ -105,7 +105,7 @@ def test_both_damaged(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("fail", ["save_file", "_sync", "replace"])
+@pytest.mark.parametrize("fail", ["save_file", "flush", "replace"])
 @pytest.mark.parametrize("which", [1, 2])
 def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str, which: int) -> None:
     """Before, and just after, each step of writing: old or new, never neither; the next write works."""
@@ -133,7 +133,7 @@ def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
                 continue
             with pytest.raises(Kill):
                 write(folder, tensors(3), state(3))
-        expected = 3 if (fail, which) in (("_sync", 2),) or (fail == "replace" and which == 2 and after) else 2
+        expected = 3 if (fail, which) in (("flush", 2),) or (fail == "replace" and which == 2 and after) else 2
         assert stands_at(folder) == expected
         write(folder, tensors(4), state(4))
         assert stands_at(folder) == 4

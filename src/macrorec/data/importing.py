@@ -25,6 +25,7 @@ from macrorec.data.sources.raw import INDEX
 from macrorec.data.sources.source import Inference, Source, examine, inference, line, refuse, shown
 from macrorec.data.sources.verdict import Verdict, answers, questions
 from macrorec.errors import ConfigError, DataError, ResourceError
+from macrorec.files import flush
 
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -169,14 +170,9 @@ def whole(out: Path) -> Iterator[Path]:
             raise ConfigError(f"there is no folder {out.parent}; make it first")
         unfinished.touch()
         yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(unfinished)
         unfinished.replace(out)
-        folder = os.open(out.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(out.parent)
     except OSError as error:
         if error.errno in FULL:
             raise ResourceError(f"{out}: the disk is full (or a limit on file sizes is reached); free some") from error

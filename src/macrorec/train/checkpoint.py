@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from macrorec.errors import DataError, ResourceError
+from macrorec.files import flush
 
 CURRENT, PREVIOUS, TEMPORARY = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.tmp"
 
@@ -46,11 +46,11 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(flat, temporary, metadata={"state": text, "sha256": _digest(flat, text)})
-        _sync(temporary)
+        flush(temporary)
         if (folder / CURRENT).exists():
             (folder / CURRENT).replace(folder / PREVIOUS)
         temporary.replace(folder / CURRENT)
-        _sync(folder)
+        flush(folder)
     except (OSError, safetensors.SafetensorError) as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -115,12 +115,3 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
