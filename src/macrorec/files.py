@@ -43,6 +43,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
             fill(temporary)
             flush(temporary)
             temporary.replace(path)
+            flush(path.parent)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
