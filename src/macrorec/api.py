@@ -2,11 +2,12 @@
 
 Shape letters: B batch, U users, I items, E edges, D embedding, N negatives per positive.
 
-A model file exports ``MODEL``, a subclass of one of three classes:
+A model file exports ``MODEL``, a subclass of one of four classes:
 
 - ``Model``      anything that can score a pair; the general case.
 - ``TwoTower``   ``encode() -> (U, I)`` vectors whose inner product *is* the score: it can retrieve from an index.
 - ``ItemLinear`` a user's scores are a linear map of the user's row of items: new users cost nothing.
+- ``Ranker``     scores an impression from features that count history by groups: it ranks what others retrieve.
 
 It learns in one of two ways: by ``losses(batch)`` under ``macrorec.train.trainer.train``, with the batch kind that it
 declares in ``batches``; or by ``solve(graph, generator)``, in closed form.
@@ -23,6 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.graph.features import macro_of
+from macrorec.graph.macro import Features, MacroGraph
+from macrorec.ops.losses import bce
 
 # --- batch kinds: declared by the model, made by the sampler ---------------------------------------------------------
 
@@ -57,7 +61,12 @@ class Labelled:
     """Rows of the log that carry a label, as they are. Makes ``PointBatch``."""
 
 
-BatchKind = Pairwise | Pointwise | UserRows | Labelled
+@dataclass(frozen=True, slots=True)
+class Impressions:
+    """Labelled impressions with the features that a ranker sees. Makes ``ImpressionBatch``."""
+
+
+BatchKind = Pairwise | Pointwise | UserRows | Labelled | Impressions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +100,16 @@ class RowBatch:
     generator: torch.Generator
 
 
-Batch = PairBatch | PointBatch | RowBatch
+@dataclass(frozen=True, slots=True, eq=False)
+class ImpressionBatch:
+    """Impressions with labels in [0, 1], float32."""
+
+    features: Features
+    labels_B: Tensor
+    generator: torch.Generator
+
+
+Batch = PairBatch | PointBatch | RowBatch | ImpressionBatch
 Step = Callable[[Tensor], None]
 """``step(loss)``: zero the gradients, backward, one optimiser step."""
 
@@ -178,6 +196,31 @@ class Model(nn.Module):
     def contributions(self, user_items_H: Tensor, item: int) -> Tensor | None:
         """What each of a user's items adds to the score of ``item``, shape (H,), summing to it; None if no sum."""
         return None
+
+
+class Ranker(Model):
+    """Scores an impression from its ``Features``: what user and item have done until then, counted by groups.
+
+    Keeps the macro graph; ``score`` reads its state of the moment. Scores are logits of the label.
+    """
+
+    batches = Impressions()
+    macro: MacroGraph
+
+    def __init__(self, config: Any, graph: Graph) -> None:
+        super().__init__(config, graph)
+        self.macro = graph.macro or macro_of(graph)
+
+    def logits(self, features: Features) -> Tensor:
+        """Logits of B impressions, shape (B,)."""
+        raise NotImplementedError
+
+    def losses(self, batch: ImpressionBatch) -> dict[str, Tensor]:
+        return {"bce": bce(self.logits(batch.features), batch.labels_B)}
+
+    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
+        features = self.macro.features(users_B.cpu().numpy(), items_B.cpu().numpy())
+        return self.logits(features.to(users_B.device))
 
 
 class TwoTower(Model):

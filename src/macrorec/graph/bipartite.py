@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from macrorec.data.log import Behavior, Interactions, Split
+
+if TYPE_CHECKING:
+    from macrorec.graph.macro import MacroGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +54,8 @@ class Graph:
     n_items: int
     behaviors: tuple[Behavior, ...]
     edges: tuple[Edges, ...]
+    macro: MacroGraph | None = None
+    """The macro graph of the same log, where a ranker asked for it."""
 
     @property
     def target(self) -> Edges:

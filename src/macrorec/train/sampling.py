@@ -24,6 +24,8 @@ from torch import Tensor
 from macrorec.api import (
     Batch,
     BatchKind,
+    ImpressionBatch,
+    Impressions,
     Labelled,
     PairBatch,
     Pairwise,
@@ -36,6 +38,7 @@ from macrorec.api import (
 from macrorec.data.log import Interactions
 from macrorec.errors import ConfigError, DataError
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.graph.features import Samples, macro_of, samples_at
 
 Ints = npt.NDArray[np.int64]
 
@@ -257,13 +260,29 @@ class LabelledSampler(Sampler):
         return PointBatch(*arrays, generator)
 
 
+class ImpressionSampler(Sampler):
+    """Every labelled impression once per epoch, in random order, with its features."""
+
+    def __init__(self, samples: Samples, batch_size: int, seed: int, device: torch.device | str) -> None:
+        """See ``sampler``."""
+        if not len(samples):
+            raise DataError("nothing to train on: there is no labelled impression in the train part")
+        self.samples = samples
+        super().__init__(len(samples), batch_size, seed, device)
+
+    def _batch(self, rows: Ints, random: np.random.Generator, generator: torch.Generator) -> ImpressionBatch:
+        at = torch.from_numpy(rows)
+        features = self.samples.features.take(at).to(self.device)
+        return ImpressionBatch(features, self.samples.label_B[at].to(self.device), generator)
+
+
 def sampler(
     kind: BatchKind,
     graph: Graph,
     batch_size: int,
     *,
     seed: int,
-    labelled: Interactions | None = None,
+    labelled: Interactions | Samples | None = None,
     device: torch.device | str = "cpu",
 ) -> Sampler:
     """The sampler of ``kind``. Draws on the CPU; batches are moved to ``device`` without waiting.
@@ -281,4 +300,16 @@ def sampler(
         case UserRows():
             return RowSampler(graph, batch_size, seed, device)
         case Labelled():
-            return LabelledSampler(labelled, batch_size, seed, device)
+            rows = labelled.pairs if isinstance(labelled, Samples) else labelled
+            return LabelledSampler(rows, batch_size, seed, device)
+        case Impressions():
+            return ImpressionSampler(_impressions(graph, labelled), batch_size, seed, device)
+
+
+def _impressions(graph: Graph, labelled: Interactions | Samples | None) -> Samples:
+    """``labelled`` as samples; rows without features see the whole of ``graph``, themselves included."""
+    if isinstance(labelled, Samples):
+        return labelled
+    if labelled is None or labelled.label is None:
+        raise DataError("a ranker trains on labelled rows, and the log has no column 'label'")
+    return samples_at(graph.macro or macro_of(graph), labelled)
