@@ -32,6 +32,8 @@ WIDE = 128
 """Behaviour vectors of more numbers than this are kept as CSR: mostly they are zeros."""
 SAMPLE = 200_000
 """k-means learns its centres from at most so many nodes, drawn by the seed; all then join the nearest."""
+STARTS = 4
+"""Starts of k-means, of which the best counts: on the demo market's users one start ends 4 % above four, on average."""
 _BLOCK = 1 << 21
 """Numbers that a block of dense vectors holds while distances are taken."""
 _NOTHING = 1e-5
@@ -122,9 +124,9 @@ def given(of_N: npt.NDArray[Any], n: int | None = None) -> Groups:
 
 
 def by_kmeans(vectors_NF: Vectors, k: int, *, seed: int) -> Groups:
-    """k groups of nodes with like behaviour vectors, by k-means (k-means++, Lloyd); rows of zeros are ``UNKNOWN``.
+    """k groups of nodes with like behaviour vectors, by k-means; rows of zeros are ``UNKNOWN``.
 
-    Groups stand in order of size. There are fewer than k only where fewer than k vectors are distinct. Above
+    k-means++, Lloyd until nothing moves, best of ``STARTS``. Groups stand in order of size. There are fewer than k only where fewer than k vectors are distinct. Above
     ``SAMPLE`` nodes the centres are learned from a sample. Raises DataError if k exceeds the number of nodes with
     history, or a vector is not finite; ConfigError for k below 1.
     """
@@ -141,7 +143,7 @@ def by_kmeans(vectors_NF: Vectors, k: int, *, seed: int) -> Groups:
         )
     rng = np.random.default_rng(seed)
     sample = known if len(known) <= SAMPLE else np.sort(rng.choice(known, SAMPLE, replace=False))
-    solver = KMeans(k, n_init=1, tol=0, random_state=int(rng.integers(2**31)), copy_x=False)
+    solver = KMeans(k, n_init=STARTS, tol=0, random_state=int(rng.integers(2**31)), copy_x=False)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than k
         solver.fit(vectors_NF[sample])
