@@ -198,6 +198,47 @@ class Model(nn.Module):
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What one neighbour of an impression adds to its logit."""
+
+    side: Literal["user", "item"]
+    """Whose neighbour it is."""
+    via: Literal["hop 1", "hop 2", "recent"]
+    """How it is reached."""
+    kind: Literal["user group", "item group", "user", "item"]
+    """What it is: a macro node, or a recent node by itself."""
+    number: int
+    """Number of the group, user or item."""
+    count: float
+    """Macro edge weight (5) of a group; 1 for a recent node."""
+    weight: float
+    """Macro weight (6) of a group; 1 where the model has none."""
+    attention: float
+    """Attention (7)."""
+    contribution: float
+    """Share of the logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why an impression scores as it does: ``base + user + item + sum of contributions == logit``."""
+
+    logit: float
+    base: float
+    """The logit of an impression about which nothing is known."""
+    user: float
+    """Share of the user's own embedding."""
+    item: float
+    """Share of the item's own embedding."""
+    neighbours: tuple[Reason, ...]
+
+    @property
+    def total(self) -> float:
+        """The sum of all shares."""
+        return self.base + self.user + self.item + sum(reason.contribution for reason in self.neighbours)
+
+
 class Ranker(Model):
     """Scores an impression from its ``Features``: what user and item have done until then, counted by groups.
 
@@ -214,6 +255,10 @@ class Ranker(Model):
     def logits(self, features: Features) -> Tensor:
         """Logits of B impressions, shape (B,)."""
         raise NotImplementedError
+
+    def reasons(self, features: Features) -> Reasons | None:
+        """Why the one impression in ``features`` scores as it does; None for a ranker that cannot tell."""
+        return None
 
     def losses(self, batch: ImpressionBatch) -> dict[str, Tensor]:
         return {"bce": bce(self.logits(batch.features), batch.labels_B)}

@@ -241,3 +241,103 @@ def add_rows(index: Array, x: Array, divisor: float, out: Array) -> None:
         y, x0 = out[index[b]], x[b]
         for d in range(len(x0)):
             y[d] += x0[d] / x.dtype.type(divisor)
+
+
+@njit(nogil=True, cache=True)
+def take_rows_or_zero(index: Array, x: Array, out: Array) -> None:
+    """out_b = x[index_b], and zero where index_b is no row of x."""
+    for b in range(len(index)):
+        n = index[b]
+        if 0 <= n < len(x):
+            for d in range(x.shape[1]):
+                out[b, d] = x[n, d]
+        else:
+            for d in range(x.shape[1]):
+                out[b, d] = 0
+
+
+@njit(nogil=True, cache=True)
+def add_rows_inside(index: Array, x: Array, out: Array) -> None:
+    """out[index_b] += x_b where index_b is a row of out, in the order of b."""
+    for b in range(len(index)):
+        n = index[b]
+        if 0 <= n < len(out):
+            for d in range(x.shape[1]):
+                out[n, d] += x[b, d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def attend(x: Array, index: Array, query: Array, weight: Array, out: Array) -> None:
+    """out_b = sum_r weight_br x[index_br], weight_b = softmax_r <x[index_br], query_b>, over the rows there are.
+
+    An empty ``query`` stands for weights of 1. ``weight`` is written, too; it is 0 where there is no row.
+    """
+    width, n_rows = x.shape[1], len(x)
+    for b in range(len(index)):
+        highest = x.dtype.type(-np.inf)
+        for r in range(index.shape[1]):
+            n = index[b, r]
+            if n < 0 or n >= n_rows:
+                continue
+            logit = x.dtype.type(0)
+            if len(query):
+                for d in range(width):
+                    logit += x[n, d] * query[b, d]
+            weight[b, r] = logit
+            highest = max(highest, logit)
+        total = x.dtype.type(0)
+        for r in range(index.shape[1]):
+            n = index[b, r]
+            if n < 0 or n >= n_rows:
+                weight[b, r] = 0
+            else:
+                weight[b, r] = np.exp(weight[b, r] - highest)
+                total += weight[b, r]
+        for d in range(width):
+            out[b, d] = 0
+        for r in range(index.shape[1]):
+            n = index[b, r]
+            if n < 0 or n >= n_rows:
+                continue
+            if len(query):
+                weight[b, r] /= total
+            a = weight[b, r]
+            for d in range(width):
+                out[b, d] += a * x[n, d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def attend_back(
+    x: Array, index: Array, query: Array, weight: Array, grad: Array, grad_x: Array, grad_query: Array
+) -> None:
+    """Adds to ``grad_x`` and ``grad_query`` what ``grad``, the gradient of ``attend``'s output, implies.
+
+    With g = grad_b, a = weight_b and l_r = <x_r, q>: d l_r = a_r (<g, x_r> - sum_s a_s <g, x_s>).
+    """
+    width, n_rows = x.shape[1], len(x)
+    slope = np.empty(index.shape[1], x.dtype)
+    for b in range(len(index)):
+        mean = x.dtype.type(0)
+        if len(query):
+            for r in range(index.shape[1]):
+                n = index[b, r]
+                if n < 0 or n >= n_rows:
+                    continue
+                inner_gx = x.dtype.type(0)
+                for d in range(width):
+                    inner_gx += grad[b, d] * x[n, d]
+                slope[r] = inner_gx
+                mean += weight[b, r] * inner_gx
+        for r in range(index.shape[1]):
+            n = index[b, r]
+            if n < 0 or n >= n_rows:
+                continue
+            a = weight[b, r]
+            if len(query):
+                s = a * (slope[r] - mean)
+                for d in range(width):
+                    grad_query[b, d] += s * x[n, d]
+                    grad_x[n, d] += a * grad[b, d] + s * query[b, d]
+            else:
+                for d in range(width):
+                    grad_x[n, d] += a * grad[b, d]
