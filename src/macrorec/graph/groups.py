@@ -126,9 +126,9 @@ def given(of_N: npt.NDArray[Any], n: int | None = None) -> Groups:
 def by_kmeans(vectors_NF: Vectors, k: int, *, seed: int) -> Groups:
     """k groups of nodes with like behaviour vectors, by k-means; rows of zeros are ``UNKNOWN``.
 
-    k-means++, Lloyd until nothing moves, best of ``STARTS``. Groups stand in order of size. There are fewer than k only where fewer than k vectors are distinct. Above
-    ``SAMPLE`` nodes the centres are learned from a sample. Raises DataError if k exceeds the number of nodes with
-    history, or a vector is not finite; ConfigError for k below 1.
+    k-means++, Lloyd until nothing moves, the best of ``STARTS``. Groups stand in order of size. There are fewer than k
+    only where fewer than k vectors are distinct. Above ``SAMPLE`` nodes the centres are learned from a sample. Raises
+    DataError if k exceeds the number of nodes with history, or a vector is not finite; ConfigError for k below 1.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

@@ -44,7 +44,8 @@ def scan(path: Path, head: Head, separator: str | None, quoted: bool) -> Raw:
         glob=False,
     )
     frame = frame.rename({field: parts[0] for field, parts in fields if parts})
-    return Raw(frame, names, first_line=head.n_blank + 2, separator=separator)
+    sequences = tuple(parts[0] for _, parts in fields if parts and parts[1].endswith("_seq"))
+    return Raw(frame, names, first_line=head.n_blank + 2, separator=separator, sequences=sequences)
 
 
 def diagnose(path: Path, raw: Raw, quoted: bool) -> str | None:

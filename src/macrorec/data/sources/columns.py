@@ -21,7 +21,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 def meaning(name: str) -> str | None:
     """Which of ``COLUMNS`` the name ``name`` stands for, or None."""
-    return _MEANING.get(_plain(name))
+    return _MEANING.get(plain_name(name))
 
 
 def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str, str], where: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str
         if ours not in COLUMNS:
             raise ConfigError(f"columns: {ours!r} is not a column of a log; allowed are {', '.join(COLUMNS)}")
         if theirs and theirs not in names:
-            raise DataError(f"{where}: there is no column {theirs!r} for {ours}; the file has {_listed(names)}")
+            raise DataError(f"{where}: there is no column {theirs!r} for {ours}; the file has {listed(names)}")
     mapping: dict[str, str] = {}
     taken = {theirs for theirs in wanted.values() if theirs}
     for ours in COLUMNS:
@@ -47,7 +47,7 @@ def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str
                 mapping[ours] = defaults[ours]
             continue
         found = [name for name in names if meaning(name) == ours and name not in taken]
-        exact = [name for name in found if _plain(name) == _plain(ours)]
+        exact = [name for name in found if plain_name(name) == plain_name(ours)]
         if len(exact or found) > 1:
             both = " and ".join(map(repr, (exact or found)[:2]))
             raise DataError(f"{where}: both {both} could be {ours}; say which, such as {ours}={found[0]}")
@@ -56,7 +56,7 @@ def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str
     for ours in ("user_id", "item_id"):
         if ours not in mapping:
             names_of = ", ".join((ours, *ALIASES[ours]))
-            raise DataError(f"{where}: no column for {ours} (known names: {names_of}); the file has {_listed(names)}")
+            raise DataError(f"{where}: no column for {ours} (known names: {names_of}); the file has {listed(names)}")
     return mapping
 
 
@@ -71,13 +71,15 @@ def check_names(names: Sequence[str], where: str) -> None:
         seen.add(name)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """``name`` as it is compared."""
     return re.sub(r"[\s_-]", "", name).casefold()
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """``names`` in a message: the first dozen, and how many more there are."""
     shown = ", ".join(repr(name[:40]) for name in names[:12])
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "none"
 
 
-_MEANING = {_plain(name): ours for ours, names in ALIASES.items() for name in (ours, *names)}
+_MEANING = {plain_name(name): ours for ours, names in ALIASES.items() for name in (ours, *names)}

@@ -39,6 +39,8 @@ class Raw:
     first_line: int | None = None
     """Line of the file on which row 0 stands, counting from 1; None where a file is not made of lines."""
     separator: str | None = None
+    sequences: tuple[str, ...] = ()
+    """Columns of text that hold several values, separated by spaces, where the format itself says so."""
 
 
 @dataclass(frozen=True, slots=True)

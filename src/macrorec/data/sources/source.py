@@ -45,6 +45,12 @@ class Source:
     """What separates fields; None: as the format has it, or by the header."""
     quoted: bool = True
     """CSV only: whether quotation marks quote, or are ordinary characters."""
+    items: str | None = None
+    """The item file, where there is one: Parquet, CSV or TSV, or atomic; a path, or a path inside the data folder."""
+    category: str | None = None
+    """Its column of categories: one value, a list, or text of several; None: by its name, if it has a known one."""
+    title: str | None = None
+    """Its column of titles; None: likewise."""
 
 
 @dataclass(frozen=True, slots=True)
