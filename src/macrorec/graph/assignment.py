@@ -1,0 +1,163 @@
+"""Which groups does a history give, and which group does a node join that came later?
+
+Shape letters: N nodes of one side, K groups, F numbers of a behaviour vector, E events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from macrorec.data.sources.home import locate
+from macrorec.data.vocab import Vocab
+from macrorec.errors import ConfigError, DataError
+from macrorec.graph.groups import (
+    UNKNOWN,
+    ByCategory,
+    ByFile,
+    ByKMeans,
+    Groups,
+    assign,
+    by_category,
+    by_kmeans,
+    given,
+    item_vectors,
+    objective,
+    user_vectors,
+)
+from macrorec.graph.macro import MacroGraph
+
+if TYPE_CHECKING:
+    from macrorec.data.catalog import Catalog
+
+Kind = ByCategory | ByKMeans | ByFile
+Side = Literal["users", "items"]
+Floats = npt.NDArray[np.float64]
+
+_BLOCK = 1 << 14
+"""Late nodes that are looked at together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Groups of one side, and how they came about."""
+
+    groups: Groups
+    objective: float | None
+    """(4) of the history that they were fitted on; None where groups are not fitted."""
+
+
+def fit_items(
+    kind: Kind,
+    items: Vocab,
+    catalog: Catalog | None,
+    user_E: npt.NDArray[Any],
+    item_E: npt.NDArray[Any],
+    weight_E: npt.NDArray[Any] | None,
+    n_users: int,
+    *,
+    seed: int,
+) -> Fitted:
+    """Groups of items from their categories, from these events, or from a file.
+
+    Raises DataError for categories without a catalog, for a file that gives no groups, and as ``by_kmeans`` does.
+    """
+    match kind:
+        case ByCategory():
+            if catalog is None:
+                raise DataError(
+                    "features.items is 'category', but the log came without: set source.items and source.category, "
+                    "or let features.items be 'kmeans'"
+                )
+            return Fitted(by_category(*catalog.groups(kind.pick)), None)
+        case ByKMeans():
+            vectors_NF = item_vectors(user_E, item_E, weight_E, n_users, len(items), kind.dim, seed=seed)
+            return _fitted("items", vectors_NF, kind.n, seed)
+        case ByFile():
+            return Fitted(_read("items", kind.path, items), None)
+
+
+def fit_users(
+    kind: Kind,
+    users: Vocab,
+    items: Groups,
+    user_E: npt.NDArray[Any],
+    item_E: npt.NDArray[Any],
+    weight_E: npt.NDArray[Any] | None,
+    *,
+    seed: int,
+) -> Fitted:
+    """Groups of users from how often these events met the groups of ``items``, or from a file; errors likewise."""
+    match kind:
+        case ByCategory():
+            raise ConfigError("features.users is 'category', but only items have categories: use 'kmeans' or 'file'")
+        case ByKMeans():
+            return _fitted("users", user_vectors(user_E, item_E, weight_E, items, len(users)), kind.n, seed)
+        case ByFile():
+            return Fitted(_read("users", kind.path, users), None)
+
+
+def joined(macro: MacroGraph) -> tuple[Groups, Groups]:
+    """The groups of users and of items, where nodes without one but with history have joined the nearest centre.
+
+    Vectors of length 1 are compared: a user's hop 1, counted by groups of items; and an item's hop 2, which counts the
+    items of its users, as a mean of their centres. Groups without centres stay as they are; so does, as the same
+    object, what nobody joins.
+    """
+    users, items = macro.users, macro.items
+    if users.centres_KF is not None:
+        late = np.flatnonzero((users.of_N < 0) & (macro.user_events(np.arange(len(users))) > 0))
+        users = _join(users, late, macro.user_hop1)
+    if items.centres_KF is not None:
+        centres_KF = items.centres_KF
+        late = np.flatnonzero((items.of_N < 0) & (macro.item_events(np.arange(len(items))) > 0))
+        items = _join(items, late, lambda rows: macro.item_hop2(rows) @ centres_KF)
+    return users, items
+
+
+def _join(groups: Groups, late: npt.NDArray[np.int64], vectors: Callable[[npt.NDArray[np.int64]], Floats]) -> Groups:
+    found = np.full(len(late), UNKNOWN, dtype=np.int32)
+    for first in range(0, len(late), _BLOCK):
+        rows = late[first : first + _BLOCK]
+        vectors_BF = vectors(rows)
+        length = np.linalg.norm(vectors_BF, axis=1, keepdims=True)
+        unplaced = replace(groups, of_N=np.full(len(rows), UNKNOWN, dtype=np.int32))
+        found[first : first + _BLOCK] = assign(unplaced, vectors_BF / np.where(length > 0, length, 1)).of_N
+    if (found < 0).all():
+        return groups
+    of_N = groups.of_N.copy()
+    of_N[late] = found
+    return replace(groups, of_N=of_N)
+
+
+def _fitted(side: Side, vectors_NF: Any, n: int, seed: int) -> Fitted:
+    try:
+        groups = by_kmeans(vectors_NF, n, seed=seed)
+    except DataError as error:
+        raise DataError(f"features.{side}: {error}") from None
+    return Fitted(groups, objective(vectors_NF, groups))
+
+
+def _read(side: Side, path: str, nodes: Vocab) -> Groups:
+    """Groups from a Parquet file of ids and group numbers; ids outside the log do not matter."""
+    column = f"{side[:-1]}_id"
+    file = locate(path)
+    try:
+        frame = pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"features.{side}: {file} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    if not {column, "group"} <= set(frame.columns) or not frame["group"].dtype.is_integer():
+        raise DataError(f"features.{side}: {file} must have the columns {column} and group, a whole number; it has "
+                        + ", ".join(f"{name} ({kind})" for name, kind in frame.schema.items()))  # fmt: skip
+    frame = frame.filter(pl.col(column).is_not_null() & (pl.col("group") >= 0))
+    number = nodes.numbers(frame[column])
+    of_N = np.full(len(nodes), UNKNOWN, dtype=np.int64)
+    of_N[number[number >= 0]] = frame["group"].to_numpy()[number >= 0]
+    if (of_N < 0).all():
+        raise DataError(f"features.{side}: {file} has no group for any of the log's {len(nodes):,} {side}")
+    return given(of_N)
