@@ -180,4 +180,8 @@ def test_each_metric_states_its_formula():
     for metric in METRICS.values():
         assert metric.formula.endswith("."), metric.name
         assert "\n" not in metric.formula
-    assert [m.name for m in METRICS.values() if not m.higher_is_better] == ["logloss", "calibration"]
+    assert [m.name for m in METRICS.values() if not m.higher_is_better] == [
+        "logloss",
+        "calibration",
+        "calibration_mass",
+    ]

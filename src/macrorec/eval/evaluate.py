@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,14 +12,15 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
-from macrorec.api import Model
-from macrorec.data.log import Split
+from macrorec.api import Model, Ranker
+from macrorec.data.log import Interactions, Split
 from macrorec.errors import ConfigError, DataError
-from macrorec.eval import metrics
-from macrorec.eval.ctr import measure_impressions
+from macrorec.eval import cohorts, metrics
+from macrorec.eval.ctr import impressions_of, measure_impressions
 from macrorec.eval.links import draw_negatives, measure_pairs
 from macrorec.eval.ranking import EvalConfig, top_k
 from macrorec.graph.bipartite import edges_of
+from macrorec.graph.features import Samples
 
 Part = Literal["train", "valid", "test"]
 Numbers = npt.NDArray[np.int64]
@@ -38,6 +40,18 @@ class Evaluation:
     """The mask policy, in words."""
     seconds: float
     """Wall time, scoring included."""
+    samples: pl.DataFrame | None = None
+    """Clicks only: every impression, ``user_id, item_id, label, logit, user_history, item_history``."""
+
+    @property
+    def breakdown(self) -> pl.DataFrame | None:
+        """Clicks only: metrics by cohort, whatever ``EvalConfig.samples`` counts; see ``cohorts.breakdown``."""
+        return None if self.samples is None else cohorts.breakdown(self.samples)
+
+    @property
+    def reliability(self) -> pl.DataFrame | None:
+        """Clicks only: what came true of what was predicted, over all impressions; see ``cohorts.reliability``."""
+        return None if self.samples is None else cohorts.reliability(self.samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,34 +72,71 @@ class RankingTask:
     mask: str
 
 
-def evaluate(model: Model, split: Split, part: Part, config: EvalConfig, *, device: str = "cpu") -> Evaluation:
+def evaluate(
+    model: Model,
+    split: Split,
+    part: Part,
+    config: EvalConfig,
+    *,
+    samples: Mapping[Part, Samples] | None = None,
+    device: str = "cpu",
+) -> Evaluation:
     """Measure ``config.metrics`` of ``model`` on ``part``, with the model moved to ``device``.
 
-    Raises ConfigError on an unknown metric, or one of another protocol; DataError on an empty part or NaN scores.
+    ``samples`` are the impressions of a ``FeatureSet``, by part: for clicks, a ranker needs them. Any other model
+    scores their pairs, or without them the labelled pairs of the part.
+
+    Raises ConfigError on an unknown metric, or one of another protocol, and for a ranker without samples; DataError on
+    an empty part, NaN scores, or a part of one label that is to tell an AUC.
     """
     began = time.perf_counter()
     names = check(config)
     model.to(device)
     if config.protocol == "ranking":
         return replace(measure(model, ranking_task(split, part, config), config), seconds=time.perf_counter() - began)
+    if config.protocol == "ctr":
+        return replace(_clicks(model, split, part, config, samples), seconds=time.perf_counter() - began)
     pairs = split.part(part)
     mask = "none: only the labelled pairs of the part are scored"
-    if config.protocol == "links" and pairs.label is None:
+    if pairs.label is None:
         pairs = draw_negatives(split, part, config.negatives, seed=config.negative_seed)
         mask += f"; {config.negatives} non-edges per edge drawn with seed {config.negative_seed}"
     if not len(pairs):
         raise DataError(f"the part {part!r} is empty: there is nothing to evaluate")
-    if config.protocol == "ctr":
-        values, per_user, counts = measure_impressions(model, pairs, names)
-    else:
-        train = split.train
-        values, per_user, counts = measure_pairs(
-            model,
-            pairs,
-            names,
-            lambda: draw_negatives(split, "train", seed=config.negative_seed) if train.label is None else train,
-        )
+    train = split.train
+    values, per_user, counts = measure_pairs(
+        model,
+        pairs,
+        names,
+        lambda: draw_negatives(split, "train", seed=config.negative_seed) if train.label is None else train,
+    )
     return Evaluation(values, per_user, counts, mask, time.perf_counter() - began)
+
+
+def _clicks(
+    model: Model, split: Split, part: Part, config: EvalConfig, samples: Mapping[Part, Samples] | None
+) -> Evaluation:
+    given: Samples | Interactions | None = None if samples is None else samples.get(part)
+    histories = None
+    if given is None and isinstance(model, Ranker):
+        name = type(model).__name__
+        raise ConfigError(
+            f"{name} is a ranker: it predicts from the features of impressions, and the part {part!r} has none; "
+            "set features in the run's configuration, or pass the samples of a feature set"
+        )
+    if given is None:
+        given = split.part(part)
+        if len(given):
+            given = impressions_of(given)
+        earlier = {"train": (), "valid": (split.train,), "test": (split.train, split.valid)}[part]
+        histories = cohorts.history_lengths(earlier, given)
+    if not len(given):
+        raise DataError(f"the part {part!r} is empty: there is nothing to evaluate")
+    clicks = measure_impressions(model, given, check(config), part, histories=histories, count=config.samples)
+    mask = "none: only the labelled pairs of the part are scored"
+    if config.samples == "warm":
+        mask += ", those whose user and item have positive history"
+    return Evaluation(clicks.values, clicks.per_user, clicks.counts, mask, 0.0, clicks.samples)
 
 
 def check(config: EvalConfig) -> tuple[str, ...]:

@@ -135,12 +135,36 @@ def logloss(label_E: Array, probability_E: Array) -> float:
     return float(losses(label_E, probability_E).mean())
 
 
-def calibration_error(label_E: Array, probability_E: Array, bins: int = 10) -> float:
-    """sum over equal-width bins of (pairs in bin / pairs) x |mean label - mean probability| (ECE)."""
+def calibration_error(label_E: Array, probability_E: Array) -> float:
+    """sum over 10 bins of equal width of (pairs in bin / pairs) x |mean label - mean probability| (ECE)."""
+    return _calibration_error(label_E, probability_E, bins_of_width(probability_E))
+
+
+def calibration_error_mass(label_E: Array, probability_E: Array) -> float:
+    """sum over 10 bins of equal size of (pairs in bin / pairs) x |mean label - mean probability| (adaptive ECE)."""
+    return _calibration_error(label_E, probability_E, bins_of_mass(probability_E))
+
+
+def _calibration_error(label_E: Array, probability_E: Array, bin_E: Array) -> float:
+    gap_E = np.asarray(label_E, dtype=np.float64) - np.asarray(probability_E, dtype=np.float64)
+    return float(np.abs(np.bincount(bin_E, weights=gap_E)).sum() / len(bin_E))
+
+
+def bins_of_width(probability_E: Array, bins: int = 10) -> npt.NDArray[np.int64]:
+    """The bin of each probability, shape (E,): bin b is (b / bins, (b + 1) / bins], the first one with its 0."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], np.asarray(probability_E, dtype=np.float64))
+
+
+def bins_of_mass(probability_E: Array, bins: int = 10) -> npt.NDArray[np.int64]:
+    """The bin of each probability, shape (E,), cut at the quantiles b / bins; equal ones share a bin."""
     p = np.asarray(probability_E, dtype=np.float64)
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(place, weights=np.asarray(label_E, dtype=np.float64) - p, minlength=bins)
-    return float(np.abs(gap).sum() / len(p))
+    return np.searchsorted(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1]), p)
+
+
+def sigmoid(score_E: Array) -> Floats:
+    """1 / (1 + exp(-score)), without overflow."""
+    small = np.exp(-np.abs(score_E))
+    return np.where(score_E >= 0, 1.0, small) / (1.0 + small)
 
 
 def _changes(values: Array) -> npt.NDArray[np.bool_]:
@@ -191,6 +215,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("gauc", ("ctr",), gauc),
             Metric("logloss", ("ctr",), logloss, higher_is_better=False),
             Metric("calibration", ("ctr",), calibration_error, higher_is_better=False),
+            Metric("calibration_mass", ("ctr",), calibration_error_mass, higher_is_better=False),
             Metric("auc_roc", ("links",), auc),
             Metric("auc_pr", ("links",), auc_pr),
             Metric("auc_roc_hadamard", ("links",), auc, note=PROBE.format("u * v")),

@@ -54,6 +54,8 @@ class EvalConfig:
     """Links without labels: non-edges drawn per edge."""
     negative_seed: int = 0
     """Links without labels: seed of that draw."""
+    samples: Literal["all", "warm"] = "all"
+    """Clicks: whether ``all`` impressions make the metrics, or ``warm`` ones: user and item have positive history."""
 
     def __post_init__(self) -> None:
         if self.block is not None and self.block < 1:
