@@ -114,6 +114,8 @@ def read_catalog(source: Source, items: Vocab) -> Catalog | None:
     key = _column("item_id", raw, path, source.columns.get("item_id"))
     category = source.category or _known(raw, CATEGORY)
     title = source.title or _known(raw, TITLE)
+    if category is None and title is None:
+        raise DataError(f"{path}: no known column of categories or titles; the file has {listed(raw.names)}")
     columns = {"id": key, "category": category, "title": title}
     for ours, theirs in columns.items():
         if theirs is not None and theirs not in raw.names:
@@ -178,10 +180,12 @@ def _lists(
     elif kind == pl.String and separator is not None:
         entries = entries.with_columns(pl.col("category").str.split(separator)).explode("category")
     kind = entries.schema["category"]
-    if kind.is_float() and entries.select((pl.col("category") % 1 == 0).fill_null(True).all()).item():
-        entries = entries.with_columns(pl.col("category").cast(pl.Int64))  # as pandas writes whole numbers beside gaps
-    elif kind.is_nested():
+    if kind.is_nested():
         raise DataError(f"{where} is of type {kind}; allowed are text, numbers, and lists of them")
+    if kind.is_float():  # pandas writes whole numbers beside gaps like this
+        entries = entries.with_columns(pl.col("category").fill_nan(None))
+        if entries.select((pl.col("category") % 1 == 0).all()).item():
+            entries = entries.with_columns(pl.col("category").cast(pl.Int64, strict=False))
     entries = entries.with_columns(pl.col("category").cast(pl.String).str.strip_chars())
     entries = entries.filter(pl.col("category").fill_null("") != "").unique(keep="first", maintain_order=True)
     entries = entries.sort("item", maintain_order=True)
