@@ -256,6 +256,8 @@ def _measure(
 ) -> Evaluation:
     measured = evaluate(model, parts, part, config.eval, device=str(device))
     result.write_per_user(part, measured.per_user)
+    if measured.samples is not None:
+        result.write_samples(part, measured.samples)
     return measured
 
 

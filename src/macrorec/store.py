@@ -36,6 +36,7 @@ class Run:
     weights.safetensors  the fitted model's state
     history.json         per stage: losses, seconds and validation metrics of each epoch
     per_user-PART.parquet  user_id and a column per metric
+    samples-PART.parquet   clicks only: user_id, item_id, label, logit, user_history, item_history per impression
     provenance.json      versions, command, data digest and row report, machine, times, seeds, mask policy
     metrics.json         {valid: {...}, test: {...}}; written last
     """
@@ -88,6 +89,11 @@ class Run:
             raise DataError(f"{self.folder} has no results for part {part!r}")
         return pl.read_parquet(path)
 
+    def samples(self, part: str) -> pl.DataFrame | None:
+        """Every impression of ``part`` with its label and logit; None for a run that measured something else."""
+        path = self.folder / f"samples-{part}.parquet"
+        return pl.read_parquet(path) if path.is_file() else None
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The fitted model's state, on the CPU."""
         return weights.read(self.folder / "weights.safetensors")
@@ -118,6 +124,10 @@ class Run:
     def write_per_user(self, part: str, frame: pl.DataFrame) -> None:
         """Write per-user results of ``part``."""
         files.write(self.folder / f"per_user-{part}.parquet", frame.write_parquet)
+
+    def write_samples(self, part: str, frame: pl.DataFrame) -> None:
+        """Write the impressions of ``part``."""
+        files.write(self.folder / f"samples-{part}.parquet", frame.write_parquet)
 
     def stage(self, name: str) -> Path:
         """The folder for checkpoints of the stage ``name``; gone once the run is finished."""
