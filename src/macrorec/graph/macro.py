@@ -52,8 +52,8 @@ class Features:
         return len(self.user_B)
 
     def take(self, rows: Tensor) -> Features:
-        """The impressions ``rows``."""
-        return Features(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        """The impressions of these numbers, int64. (Indexing by a tensor takes four times as long.)"""
+        return Features(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
 
     def to(self, device: torch.device | str) -> Features:
         """The same on ``device``."""
