@@ -135,6 +135,8 @@ class Hop:
     table_KD: Tensor
     """Embeddings: of the groups, or of all nodes that a recent one may be."""
     query_BD: Tensor | None
+    attention_BK: Tensor | None
+    """(7) over all groups, which two hops share; None where it is over fewer."""
     given_BK: Tensor
     """Counts of the groups, or numbers of the recents."""
 
@@ -216,11 +218,11 @@ class MacGNN(Ranker):
     def hops(self, features: Features, user_BD: Tensor, item_BD: Tensor) -> Iterator[Hop]:
         """The user's neighbours, then the item's, in the order of the readout."""
         f, config = features, self.config
-        items = (self.of_items, self.item_groups_QD, self.of_items.query(item_BD))
-        recent_items = (self.of_items, self.items_ID, items[2])
+        items = self._facing(self.of_items, self.item_groups_QD, self.of_items.query(item_BD))
+        recent_items = (self.of_items, self.items_ID, items[2], None)
         if self.meets_users:
-            users = (self.of_users, self.user_groups_PD, self.of_users.query(user_BD))
-            recent_users = (self.of_users, self.users_UD, users[2])
+            users = self._facing(self.of_users, self.user_groups_PD, self.of_users.query(user_BD))
+            recent_users = (self.of_users, self.users_UD, users[2], None)
         yield Hop("user", "hop 1", "item group", *items, f.user_hop1_BQ)
         if config.hop2:
             yield Hop("user", "hop 2", "user group", *users, f.user_hop2_BP)
@@ -242,6 +244,8 @@ class MacGNN(Ranker):
 
     def macro_attention(self, hop: Hop) -> Tensor:
         """(7): softmax over groups of <Q E~_p, K E_t> / sqrt(d'), (B, K); ones in the released reading."""
+        if hop.attention_BK is not None:
+            return hop.attention_BK
         if hop.query_BD is None:
             return self._kept(hop.given_BK).to(hop.table_KD.dtype)
         return self._softmax(hop.query_BD @ hop.table_KD.T, hop.given_BK)
@@ -306,6 +310,13 @@ class MacGNN(Ranker):
         share_K = factor_K * (hop.table_KD[number_K] @ (hop.mna.value_DA @ gradient_A))
         columns = (number_K, count_K, weight_K, attention_K, share_K)
         return [Reason(hop.side, hop.via, hop.kind, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+    def _facing(
+        self, mna: MNA, table_KD: Tensor, query_BD: Tensor | None
+    ) -> tuple[MNA, Tensor, Tensor | None, Tensor | None]:
+        """What two hops over the same groups have in common."""
+        shared = query_BD is not None and not self.config.mask_empty
+        return mna, table_KD, query_BD, (query_BD @ table_KD.T).softmax(1) if shared else None
 
     def _kept(self, count_BK: Tensor) -> Tensor:
         return count_BK > 0 if self.config.mask_empty else torch.ones_like(count_BK, dtype=torch.bool)

@@ -341,3 +341,86 @@ def attend_back(
             else:
                 for d in range(width):
                     grad_x[n, d] += a * grad[b, d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def dice_back(
+    x: Array, p: Array, mean: Array, scale: Array, alpha: Array, grad: Array, grad_x: Array, grad_alpha: Array
+) -> None:
+    """Gradients of y = x (alpha + (1 - alpha) p), p = sigmoid((x - mean) scale), mean and scale those of the batch.
+
+    ``grad_x`` is written, ``grad_alpha`` added to. With q = dy/dp p (1 - p) and n = (x - mean) scale, what goes
+    through p is scale (q - mean of q - n times the mean of q n).
+    """
+    n_rows, width = x.shape
+    one = x.dtype.type(1)
+    total, along = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    for b in range(n_rows):
+        for h in range(width):
+            gx, rest = grad[b, h] * x[b, h], one - p[b, h]
+            grad_alpha[h] += gx * rest
+            q = gx * (one - alpha[h]) * p[b, h] * rest
+            grad_x[b, h] = q
+            total[h] += q
+            along[h] += q * (x[b, h] - mean[h])
+    for h in range(width):
+        total[h] /= n_rows
+        along[h] *= scale[h] * scale[h] / n_rows
+    for b in range(n_rows):
+        for h in range(width):
+            direct = grad[b, h] * (alpha[h] + (one - alpha[h]) * p[b, h])
+            grad_x[b, h] = direct + scale[h] * (grad_x[b, h] - total[h] - (x[b, h] - mean[h]) * along[h])
+
+
+@njit(nogil=True, cache=True)
+def shares(index: Array, n_rows: int, weight: Array) -> None:
+    """weight_br = share of the number index_br among the row's numbers below ``n_rows``, at its first place; else 0."""
+    for b in range(len(index)):
+        total = 0
+        for r in range(index.shape[1]):
+            n = index[b, r]
+            weight[b, r] = 0
+            if n < 0 or n >= n_rows:
+                continue
+            total += 1
+            first = 0
+            while index[b, first] != n:
+                first += 1
+            weight[b, first] += 1
+        for r in range(index.shape[1]):
+            weight[b, r] /= max(total, 1)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def bag(x: Array, index: Array, weight: Array, out: Array, square: Array) -> None:
+    """out_b = sum_r weight_br x[index_br], square_b = sum_r (weight_br x[index_br])^2; weight 0 stands for no row."""
+    for b in range(len(index)):
+        for d in range(x.shape[1]):
+            out[b, d] = 0
+        if len(square):
+            for d in range(x.shape[1]):
+                square[b, d] = 0
+        for r in range(index.shape[1]):
+            a, n = weight[b, r], index[b, r]
+            if a == 0:
+                continue
+            for d in range(x.shape[1]):
+                out[b, d] += a * x[n, d]
+            if len(square):
+                for d in range(x.shape[1]):
+                    square[b, d] += a * a * x[n, d] * x[n, d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def bag_back(x: Array, index: Array, weight: Array, grad: Array, grad_square: Array, grad_x: Array) -> None:
+    """Adds to ``grad_x`` what the gradients of ``bag``'s outputs imply, in the order of b and r."""
+    for b in range(len(index)):
+        for r in range(index.shape[1]):
+            a, n = weight[b, r], index[b, r]
+            if a == 0:
+                continue
+            for d in range(x.shape[1]):
+                grad_x[n, d] += a * grad[b, d]
+            if len(grad_square):
+                for d in range(x.shape[1]):
+                    grad_x[n, d] += 2 * a * a * x[n, d] * grad_square[b, d]
