@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from macrorec.data.log import PARTS, Split
 from macrorec.errors import ConfigError, DataError
@@ -100,7 +99,9 @@ def plan(split: Split, config: FeatureConfig, catalog: Catalog | None, *, seed: 
         known_H = known_to_test(line)
         user_S, item_S = (_counted(line, known_H, *side) for side in sides)
     else:
-        user_S, item_S = (_counted_before(node_H, node_S, line.before_S, n) for node_H, node_S, n in sides)
+        from macrorec.graph.counting import counted_before
+
+        user_S, item_S = (counted_before(node_H, node_S, line.before_S, n) for node_H, node_S, n in sides)
     keep_S = (user_S > 0) & (item_S > 0) if config.cold == "drop" else np.ones(len(line.rows), dtype=bool)
     _check_train(line, keep_S)
     report = _report(config, line, users, items, user_S, item_S, keep_S)
@@ -178,17 +179,3 @@ def _counted(line: Timeline, known_H: Mask, node_H: Numbers, node_S: Numbers, n_
     first, known = (np.bincount(node_H[chosen], minlength=n_nodes) for chosen in (slice(line.n_first), known_H))
     counted: Ints = np.where(line.part_S == TEST, known[node_S], first[node_S])
     return counted
-
-
-@njit(cache=True, nogil=True)
-def _counted_before(node_H, node_S, before_S, n_nodes):  # type: ignore[no-untyped-def]
-    """How many of the first before_S[s] events are of node_S[s], shape (S,); before_S never falls."""
-    counts_N = np.zeros(n_nodes, dtype=np.int64)
-    counted_S = np.empty(len(node_S), dtype=np.int64)
-    done = 0
-    for s in range(len(node_S)):
-        for h in range(done, before_S[s]):
-            counts_N[node_H[h]] += 1
-        done = before_S[s]
-        counted_S[s] = counts_N[node_S[s]]
-    return counted_S
