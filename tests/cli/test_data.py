@@ -173,3 +173,85 @@ def test_behaviors() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             behaviors_of(counts, target, negative)
+
+
+GENRES = "item,title,genre\ni0,Zero,odd\ni1,One,even|odd\ni2,,even\ni3,Three,\ni9,Nine,odd\n"
+
+
+def test_groups_by_category(log: Path, shell: Shell) -> None:
+    Path("items.csv").write_text(GENRES)
+    arguments = ("log.csv", "--column", "user_id=customer", "--items", "items.csv", "--users", "2")
+    result = shell.json("groups", *arguments)
+    catalog = result["catalog"]
+    assert (catalog["category"], catalog["absent"], catalog["empty"], catalog["strangers"]) == ("genre", 1, 1, 1)
+    items, users = result["items"], result["users"]
+    assert (items["by"], items["nodes"], items["unknown"], items["objective"]) == (
+        "category 'genre', first",
+        5,
+        2,
+        None,
+    )
+    # 6 users see each item once; i0 and i2 are bought by the 3 odd users, i1 by the 3 even ones.
+    assert [(g["name"], g["size"], g["events"], g["top"]) for g in items["groups"]] == [
+        ("even", 2, 18, ["One", "i2"]),
+        ("odd", 1, 9, ["Zero"]),
+    ]
+    # Even users met even : odd = 3 : 1, odd users 3 : 2; each of the former has 7 events in all, of the latter 8.
+    assert [(g["size"], g["events"]) for g in users["groups"]] == [(3, 21), (3, 24)]
+    assert users["objective"] == pytest.approx(0, abs=1e-6) and users["unknown"] == 0 and "agreement" not in users
+    out, err = shell("groups", *arguments, "--pick", "all", "--top", "1")
+    assert "items: 3 groups by category 'genre', all, 2 of 5 unknown" in out and "even, odd" in out
+    assert "items.csv: 1 items of the log absent, 1 without category, 1 rows of items outside the log" in out
+    assert "note: the target behaviour is taken to be 'buy'" in err
+
+
+def test_groups_by_kmeans_against_the_truth(shell: Shell, tmp_path: Path) -> None:
+    folder = str(tmp_path / "market")
+    shell("synth", folder, "--users", "300", "--items", "80", "--events", "20000", "--set", "groups=4", "--seed", "1")
+    arguments = (f"{folder}/log.parquet", "--users", "4", "--item-groups", "16", "--truth")
+    result = shell.json("groups", *arguments, folder)
+    assert result["rows"] > 15_000 and result["catalog"] is None
+    assert result["users"]["agreement"] > 0.8 and result["items"]["agreement"] > 0.3
+    assert result["items"]["by"] == "k-means" and result["items"]["objective"] > 0
+    assert shell.json("groups", *arguments, f"{folder}/truth") == result
+    out, _ = shell("groups", *arguments, folder)
+    assert f"adjusted mutual information with the truth {result['users']['agreement']:.3f}" in out
+
+
+def test_groups_of_what_counts(log: Path, shell: Shell) -> None:
+    log.write_text("user,item,rating\n0,0,5\n0,1,2\n1,1,4\n2,0,1\n")
+    result = shell.json("groups", "log.csv", "--positive", "4", "--users", "2", "--item-groups", "2")
+    assert (result["rows"], result["users"]["nodes"], result["items"]["nodes"]) == (2, 2, 2)
+    log.write_text("user,item,event\n0,0,buy\n0,1,hide\n1,1,buy\n2,0,hide\n")
+    result = shell.json(
+        "groups", "log.csv", "--target", "buy", "--negative", "hide", "--users", "2", "--item-groups", "2"
+    )
+    assert (result["rows"], result["users"]["unknown"], result["users"]["nodes"]) == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--users", "9"), "k-means into 9 groups, but only 6 of 6 nodes have history; allowed are 1 to 6 groups"),
+        (("--item-groups", "0"), "k-means into 0 groups: the number of groups must be 1 or more"),
+        (("--dim", "0"), "--dim is 0; it must be 1 or more"),
+        (("--category", "genre"), "category is 'genre', but there is no item file; set items, too"),
+        (("--truth", "."), "users.parquet cannot be read as the truth of a market"),
+        (
+            ("--items", "items.csv", "--category", "kind"),
+            "there is no column 'kind' for category; the file has 'item',",
+        ),
+        (("--items", "items.csv", "--pick", "best"), "pick is 'best'; allowed are first, last, rarest, all"),
+    ],
+)
+def test_groups_that_cannot_be(log: Path, shell: Shell, arguments: tuple[str, ...], message: str) -> None:
+    Path("items.csv").write_text(GENRES)
+    few = () if "--users" in arguments else ("--users", "2")
+    kind = () if "--item-groups" in arguments or "--pick" in arguments else ("--item-groups", "2")
+    _, err = shell("groups", "log.csv", "--column", "user_id=customer", *few, *kind, *arguments, code=_code(message))
+    (line,) = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert line.startswith("error: ") and message in line
+
+
+def _code(message: str) -> int:
+    return 3 if "but only" in message or "cannot be read" in message or "no column" in message else 2

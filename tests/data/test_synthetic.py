@@ -17,8 +17,9 @@ from sklearn.utils.extmath import randomized_svd
 
 from macrorec.data import market as market_module
 from macrorec.data.market import DAY, START, events, plant
-from macrorec.data.synthetic import MarketConfig, write_market
-from macrorec.errors import ConfigError, ResourceError, UserError
+from macrorec.data.synthetic import MarketConfig, read_truth, write_market
+from macrorec.data.vocab import Vocab
+from macrorec.errors import ConfigError, DataError, ResourceError, UserError
 
 FILES = ("items.parquet", "log.parquet", "market.json", "truth/affinity.parquet", "truth/items.parquet")
 FILES = (*FILES, "truth/users.parquet")
@@ -277,7 +278,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-from macrorec.data.synthetic import MarketConfig, write_market
+from macrorec.data.synthetic import MarketConfig, read_truth, write_market
+from macrorec.data.vocab import Vocab
 from macrorec.errors import ResourceError
 try:
     write_market(MarketConfig(), {str(tmp_path / "m")!r}, 0)
@@ -344,3 +346,16 @@ def test_any_legal_market_keeps_the_laws(
     assert set(planted.cluster_I) == set(range(config.clusters))
     assert planted.category_I.min() >= 0
     assert planted.category_I.max() < categories
+
+
+def test_the_truth_is_read_back_by_number(tmp_path: Path) -> None:
+    config = MarketConfig(users=30, items=12, events=500, groups=3, clusters=4)
+    write_market(config, tmp_path / "m", 3)
+    market = plant(config, 3)
+    users, items = Vocab(["u000029", "u000001", "nobody"]), Vocab(["i000005"])
+    for folder in (tmp_path / "m", str(tmp_path / "m" / "truth")):
+        group_U, cluster_I = read_truth(folder, users, items)
+        assert group_U.tolist() == [market.group_U[29], market.group_U[1], -1]
+        assert cluster_I.tolist() == [market.cluster_I[5]]
+    with pytest.raises(DataError, match=r"users\.parquet cannot be read as the truth of a market, a table of user_id"):
+        read_truth(tmp_path, users, items)

@@ -1,13 +1,14 @@
-"""Which verbs look at a log, and bring it in? ``macrorec data import | convert | describe | check | synth``."""
+"""Which verbs bring a log in, and look at it? ``macrorec data import | convert | describe | check | synth``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from macrorec.cli.groups import groups
 from macrorec.cli.logs import (
     BehaviorName,
     Columns,
@@ -19,7 +20,9 @@ from macrorec.cli.logs import (
     Separator,
     Target,
     TimeUnit,
-    behaviors_of,
+    declared,
+    noted,
+    prepared,
     source_of,
 )
 from macrorec.cli.options import Json, Seed, group
@@ -29,10 +32,10 @@ from macrorec.errors import ConfigError
 if TYPE_CHECKING:
     from macrorec.data.importing import ImportReport
     from macrorec.data.log import Split
-    from macrorec.data.prepare import Prepared
     from macrorec.data.sources.source import Source
 
-app = group("Import, describe, check, convert, or synthesise a behaviour log.")
+app = group("Import, describe, check, convert, group, or synthesise a behaviour log.")
+app.command("groups")(groups)
 
 Valid = Annotated[str | None, typer.Option("--valid", metavar="FILE", help="A valid part of its own.")]
 Test = Annotated[str | None, typer.Option("--test", metavar="FILE", help="A test part of its own.")]
@@ -139,9 +142,9 @@ def describe(
         no_quotes=no_quotes,
         behavior=behavior,
     )
-    notes = _noted(source)
-    source = _declared(source, target, negative)
-    result = described(_prepared(source, PrepareConfig(dedupe="none")).train)
+    notes = noted(source)
+    source = declared(source, target, negative)
+    result = described(prepared(source, PrepareConfig(dedupe="none")).train)
     answer({**result, "notes": notes}, json, drawn(result).splitlines())
 
 
@@ -201,8 +204,8 @@ def check(
             no_quotes=no_quotes,
             behavior=behavior,
         )
-        _noted(source)
-        parts = _split(_declared(source, target, negative, no_mask), cut, dedupe, k_core, positive, seed)
+        noted(source)
+        parts = _split(declared(source, target, negative, no_mask), cut, dedupe, k_core, positive, seed)
     findings = audit(parts)
     steps = [("step", "rows", "users", "items", "note")]
     steps += [(s["step"], s["rows"], s["users"], s["items"], s["note"]) for s in parts.report]
@@ -247,48 +250,14 @@ def synth(
 # --- what the commands share -----------------------------------------------------------------------------------------
 
 
-def _noted(source: Source) -> tuple[str, ...]:
-    """Say what was inferred about the file, on standard error; returns the lines."""
-    from macrorec.data.sources.source import inspect
-
-    notes = inspect(source).notes
-    for line in notes:
-        note(f"note: {line}")
-    return notes
-
-
-def _declared(
-    source: Source, target: str | None, negative: list[str] | None, no_mask: list[str] | None = None
-) -> Source:
-    from macrorec.data.sources.source import behaviors_in
-
-    counts = behaviors_in(source)
-    behaviors = behaviors_of(counts, target, negative, no_mask)
-    if len(behaviors) > 1 and target is None:
-        note(f"note: the target behaviour is taken to be {behaviors[-1].name!r}, the rarest; --target names another")
-    return replace(source, behaviors=behaviors)
-
-
-def _prepared(source: Source, config: Any) -> Prepared:
-    from macrorec.data.prepare import prepare
-    from macrorec.data.sources.source import read
-
-    frames = {"train": read(source)}
-    if source.valid is not None:
-        frames["valid"] = read(source, "valid")
-    if source.test is not None:
-        frames["test"] = read(source, "test")
-    return prepare(frames, source.behaviors, config)
-
-
 def _split(source: Source, cut: str | None, dedupe: Any, k_core: int, positive: float | None, seed: int) -> Split:
     from macrorec import configs
     from macrorec.data.prepare import PrepareConfig
     from macrorec.data.split import SplitConfig, split
 
-    prepared = _prepared(source, PrepareConfig(dedupe=dedupe, k_core=k_core, positive=positive))
+    ready = prepared(source, PrepareConfig(dedupe=dedupe, k_core=k_core, positive=positive))
     if cut is None:
-        cut = "leave-one-out" if prepared.train.time is None else "leave-last-one"
+        cut = "leave-one-out" if ready.train.time is None else "leave-last-one"
         if source.test is not None or source.valid is not None:
             cut = "given" if source.test is not None else "nothing"
         note(f"note: the test cut is {cut!r}; --split names another")
@@ -299,7 +268,7 @@ def _split(source: Source, cut: str | None, dedupe: Any, k_core: int, positive: 
     test = {"kind": kind, **({names[kind]: configs.value_of(value)} if colon else {})}
     valid = {"kind": "given" if source.valid is not None else "nothing"}
     config = configs.parse(SplitConfig, {"test": test, "valid": valid}, "split")
-    return split(prepared, config, seed=seed)
+    return split(ready, config, seed=seed)
 
 
 def _told(report: ImportReport, json: bool) -> None:

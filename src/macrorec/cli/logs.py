@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from macrorec.cli.output import note
 from macrorec.errors import ConfigError
 
 if TYPE_CHECKING:
     from macrorec.data.log import Behavior, Role
+    from macrorec.data.prepare import Prepared
     from macrorec.data.sources.source import Source
 
 Log = Annotated[str, typer.Argument(metavar="FILE", help="The log: a path, or a path inside the data folder.")]
@@ -103,3 +106,39 @@ def behaviors_of(
         return Behavior(name=name, role=role, mask=name not in (no_mask or []))
 
     return tuple(behavior(name) for name in (*others, last))
+
+
+def noted(source: Source) -> tuple[str, ...]:
+    """Say what was inferred about the file, on standard error; returns the lines."""
+    from macrorec.data.sources.source import inspect
+
+    notes = inspect(source).notes
+    for line in notes:
+        note(f"note: {line}")
+    return notes
+
+
+def declared(
+    source: Source, target: str | None, negative: list[str] | None, no_mask: list[str] | None = None
+) -> Source:
+    """``source`` with the behaviours that the flags and the log's rows say; tells which is taken to be the target."""
+    from macrorec.data.sources.source import behaviors_in
+
+    counts = behaviors_in(source)
+    behaviors = behaviors_of(counts, target, negative, no_mask)
+    if len(behaviors) > 1 and target is None:
+        note(f"note: the target behaviour is taken to be {behaviors[-1].name!r}, the rarest; --target names another")
+    return replace(source, behaviors=behaviors)
+
+
+def prepared(source: Source, config: Any) -> Prepared:
+    """All parts of ``source``, prepared as ``config`` says."""
+    from macrorec.data.prepare import prepare
+    from macrorec.data.sources.source import read
+
+    frames = {"train": read(source)}
+    if source.valid is not None:
+        frames["valid"] = read(source, "valid")
+    if source.test is not None:
+        frames["test"] = read(source, "test")
+    return prepare(frames, source.behaviors, config)

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from macrorec.data.market import BEHAVIORS, Events, Market, MarketConfig, events, plant
+from macrorec.data.vocab import Vocab
+from macrorec.errors import DataError
 from macrorec.files import new_folder, told, write_json
 
-__all__ = ["MarketConfig", "MarketReport", "write_market"]
+__all__ = ["MarketConfig", "MarketReport", "read_truth", "write_market"]
 
 SUMMARY = "market.json"
 LOG_SCHEMA = pa.schema(
@@ -69,6 +73,30 @@ def write_market(config: MarketConfig, folder: Path | str, seed: int, *, rows_pe
         counts = _write_log(events(market, seed), draft / "log.parquet", user_ids, item_ids, rows_per_group)
         write_json(draft / SUMMARY, {"config": asdict(config), "seed": seed, "counts": counts})
     return MarketReport(folder=folder, **counts)
+
+
+def read_truth(folder: Path | str, users: Vocab, items: Vocab) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The planted group of each user (U,) and cluster of each item (I,); -1 for an id that the market does not have.
+
+    ``folder`` is a market, or its truth. Raises DataError where it is neither.
+    """
+    folder = Path(folder)
+    folder = folder / "truth" if (folder / "truth").is_dir() else folder
+    labels = []
+    for name, vocab, key, column in (("users", users, "user_id", "group"), ("items", items, "item_id", "cluster")):
+        path = folder / f"{name}.parquet"
+        try:
+            frame = pl.read_parquet(path, columns=[key, column])
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(
+                f"{path} cannot be read as the truth of a market, a table of {key} and {column}: "
+                f"{getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+            ) from error
+        number = vocab.numbers(frame[key])
+        label = np.full(len(vocab), -1, dtype=np.int64)
+        label[number[number >= 0]] = frame[column].to_numpy()[number >= 0]
+        labels.append(label)
+    return labels[0], labels[1]
 
 
 def _write_log(
