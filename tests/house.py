@@ -20,7 +20,7 @@ LAYERS = (
     ("models",),
     ("configs", "weights", "provenance", "live"),
     ("train", "eval", "bundle"),
-    ("store", "answers"),
+    ("store", "answers", "explanations"),
     ("inputs",),
     ("run",),
     ("restore",),

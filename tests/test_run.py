@@ -244,11 +244,11 @@ def test_evaluate_again_gives_the_same_and_other_metrics(log: Path, tmp_path: Pa
 def test_a_bundle_of_a_run_scores_as_the_run(model: str, log: Path, tmp_path: Path) -> None:
     done = once(config(log, model), tmp_path / "runs")
     bundle = Bundle.load(export(done, tmp_path / "bundle"))
-    fitted, graph, parts, _ = restore(done)
+    found = restore(done)
     with torch.no_grad():
-        assert torch.equal(bundle.model.score_all(torch.arange(30)), fitted.score_all(torch.arange(30)))
-    assert bundle.config["run"] == done.name and len(bundle.graph.target) == len(graph.target) == 8 * 30
-    assert bundle.users == parts.users and bundle.items == parts.items
+        assert torch.equal(bundle.model.score_all(torch.arange(30)), found.model.score_all(torch.arange(30)))
+    assert bundle.config["run"] == done.name and len(bundle.graph.target) == len(found.graph.target) == 8 * 30
+    assert bundle.users == found.parts.users and bundle.items == found.parts.items
 
 
 def test_devices_are_checked() -> None:

@@ -86,8 +86,14 @@ def test_trials_that_do_not_fit_are_on_record(log: Path, tmp_path: Path, monkeyp
     [
         ({}, "nothing to search"),
         ({"model.l3": [1]}, "unknown key 'model.l3' in the space: legal are l2"),
-        ({"split.vocabulary": ["all"]}, "only keys of model and train"),
-        ({"eval.metrics": [["hr@1"]]}, "only keys of model and train"),
+        (
+            {"split.vocabulary": ["all"]},
+            "only keys of model, train, features.users, features.items, features.recents leave",
+        ),
+        (
+            {"eval.metrics": [["hr@1"]]},
+            "only keys of model, train, features.users, features.items, features.recents leave",
+        ),
         ({"model.l2": []}, "must be a list of choices or"),
         ({"model.l2": {"low": 1}}, "must be a list of choices or"),
         ({"model.l2": {"low": 2.0, "high": 1.0}}, "needs low < high"),

@@ -2,6 +2,7 @@
 
 ``model``    the model's own row for a user who has done nothing since the fit
 ``fold_in``  the model applied to the user's whole history, for users with events since the fit
+``macro``    a ranker applied to the macro graph's rows of a user who is new since the fit
 ``popular``  users per item, for those without any target event, and where the model cannot fold in
 
 Shape letters: B users asked for, I items, C candidates, K ranks, D embedding, H items of a user.
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from macrorec.api import ItemLinear, Model, TwoTower
+from macrorec.api import ItemLinear, Model, Ranker, Reasons, TwoTower
 from macrorec.eval.ranking import device_of, evaluating, top_k, top_k_vectors
 from macrorec.eval.vectors import Ranking
 from macrorec.graph.bipartite import Edges
@@ -50,6 +51,9 @@ def folds(model: Model) -> bool:
 def paths(model: Model, live: Live, users: Numbers) -> npt.NDArray[np.str_]:
     """``model``, ``fold_in`` or ``popular`` for each of ``users`` (numbers, -1 unknown)."""
     rows = np.maximum(users, 0)
+    if isinstance(model, Ranker):
+        nothing = (users < 0) | (live.sizes(rows) + model.macro.user_events(rows) == 0)
+        return np.where(nothing, "popular", np.where(rows >= live.n_fitted, "macro", "model"))
     path = np.where(live.changed_U[rows] & folds(model), "fold_in", "model")
     nothing = (users < 0) | (live.sizes(rows) == 0)
     return np.where(nothing | ((path == "model") & (rows >= live.n_fitted)), "popular", path)
@@ -64,6 +68,7 @@ def rank(
     path = paths(model, live, users)
     sources: dict[str, Model] = {
         "model": model,
+        "macro": model,
         "fold_in": Scores(model.n_items, lambda users_B: model.fold_in(live.history(users_B.numpy()))),
         "popular": Scores(model.n_items, lambda users_B: live.popularity_I.float().repeat(len(users_B), 1)),
     }
@@ -98,7 +103,7 @@ def score_pairs(
     score_B = np.zeros(len(users), dtype=np.float32)
     device = device_of(model)
     with evaluating(model):
-        rows = np.flatnonzero(path == "model")
+        rows = np.flatnonzero((path == "model") | (path == "macro"))
         if len(rows):
             pairs = (torch.from_numpy(numbers[rows]).to(device) for numbers in (users, items))
             score_B[rows] = model.score(*pairs).cpu().numpy()
@@ -132,6 +137,13 @@ def reasons(model: Model, live: Live, user: int, item: int) -> tuple[Tensor, Ten
     number_1K, likeness_1K = cosine_neighbors(columns[[item]], columns, model.n_items, 0.0, same=False)
     likeness_I = torch.zeros(model.n_items).scatter_add(0, number_1K[0], likeness_1K[0])
     return own_H, likeness_I[own_H], False
+
+
+def why(model: Ranker, user: int, item: int) -> Reasons | None:
+    """Why a ranker scores a pair of numbers as it does now; None where it cannot tell."""
+    with evaluating(model):
+        features = model.macro.features(np.array([user]), np.array([item]))
+        return model.reasons(features.to(device_of(model)))
 
 
 def alike_items(model: Model, live: Live, items: Numbers, k: int) -> Ranking:

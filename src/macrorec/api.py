@@ -16,7 +16,7 @@ declares in ``batches``; or by ``solve(graph, generator)``, in closed form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
@@ -115,6 +115,8 @@ Step = Callable[[Tensor], None]
 
 _SCORES_AT_ONCE = 1 << 22
 """Entries of the block of scores that ``Model.score`` holds."""
+_IMPRESSIONS_AT_ONCE = 1 << 13
+"""Impressions whose features a ranker holds while it scores many items for one user."""
 
 # --- models ----------------------------------------------------------------------------------------------------------
 
@@ -188,6 +190,10 @@ class Model(nn.Module):
         pairs_u = users_B.repeat_interleave(self.n_items)
         pairs_i = torch.arange(self.n_items, device=users_B.device).repeat(len(users_B))
         return self.score(pairs_u, pairs_i).view(len(users_B), self.n_items)
+
+    def score_some(self, users_B: Tensor, items_C: Tensor) -> Tensor:
+        """Scores of C candidates for each user, shape (B, C)."""
+        return self.score_all(users_B)[:, items_C]
 
     def fold_in(self, history: Edges) -> Tensor:
         """Scores (B, I) for B users outside train, given their target edges over this model's items."""
@@ -266,6 +272,45 @@ class Ranker(Model):
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
         features = self.macro.features(users_B.cpu().numpy(), items_B.cpu().numpy())
         return self.logits(features.to(users_B.device))
+
+    def score_all(self, users_B: Tensor) -> Tensor:
+        return self.score_some(users_B, torch.arange(self.n_items, device=users_B.device))
+
+    def score_some(self, users_B: Tensor, items_C: Tensor) -> Tensor:
+        scores_BC = torch.empty(len(users_B), len(items_C), device=items_C.device)
+        for row, user in enumerate(users_B.tolist()):
+            for first in range(0, len(items_C), _IMPRESSIONS_AT_ONCE):
+                block = slice(first, first + _IMPRESSIONS_AT_ONCE)
+                features = self.macro.candidates(user, items_C[block].cpu().numpy())
+                scores_BC[row, block] = self.logits(features.to(items_C.device))
+        return scores_BC
+
+    def refresh(self, graph: Graph) -> None:
+        self.macro = graph.macro or self.macro
+
+    def fold_in(self, history: Edges) -> Tensor:
+        """Scores (B, I) for new users with these items, of which the last in number counts as the latest."""
+        items_I, device = torch.arange(self.n_items), next(self.parameters()).device
+        everything = self.macro.candidates(-1, items_I.numpy())
+        group_I = torch.from_numpy(self.macro.items.of_N).long()
+        rows = []
+        for start, stop in pairwise(history.start_U.tolist()):
+            own_H, weight_H = history.item_E[start:stop], history.weight_E[start:stop]
+            known = group_I[own_H] >= 0
+            hop1_Q = torch.zeros(self.macro.items.n).index_add(0, group_I[own_H][known], weight_H[known])
+            hop2_P = weight_H @ torch.from_numpy(self.macro.item_hop1(own_H.numpy())).float()
+            recent_R = torch.full((self.macro.recents,), -1)
+            latest = own_H.flip(0)[: self.macro.recents]
+            recent_R[: len(latest)] = latest
+            features = replace(
+                everything,
+                user_hop1_BQ=hop1_Q.expand(self.n_items, -1),
+                user_hop2_BP=hop2_P.expand(self.n_items, -1),
+                user_recent_BR=recent_R.expand(self.n_items, -1),
+            )
+            blocks = (features.take(rows_B).to(device) for rows_B in torch.split(items_I, _IMPRESSIONS_AT_ONCE))
+            rows.append(torch.cat([self.logits(block) for block in blocks]))
+        return torch.stack(rows) if rows else torch.zeros(0, self.n_items)
 
 
 class TwoTower(Model):

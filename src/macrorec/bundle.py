@@ -3,17 +3,18 @@
 manifest.json          format version, macrorec version, sha256 of every other file; written last
 config.json            model (name and config), behaviours, and what the caller keeps with it
 users.parquet          user_id, row n is number n
-items.parquet          item_id, popularity (distinct users of the target behaviour in train)
+items.parquet          item_id, popularity (distinct users of the target behaviour in train), title where there are any
 graph.safetensors      per behaviour r: r.start_U, r.item_E, r.weight_E, r.count_E
 weights.safetensors    the model's state
 vectors.safetensors    users_UD, items_ID; only for a TwoTower
+macro.safetensors      the macro graph, whole; only for a Ranker, with the names of its groups in config.json
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from macrorec.data.log import Behavior
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.graph.macro import MacroGraph
 
 FORMAT = "macrorec-bundle"
 VERSION = 1
@@ -51,6 +53,8 @@ class Bundle:
     """What the caller of ``save`` kept with it, such as the run's configuration."""
     popularity: npt.NDArray[np.int64]
     """Distinct users of the target behaviour per item, shape (I,)."""
+    titles: pl.Series | None = None
+    """A name per item, for people, where the log came with any; null for an item without."""
 
     @staticmethod
     def save(
@@ -60,10 +64,13 @@ class Bundle:
         users: Vocab,
         items: Vocab,
         config: Mapping[str, Any] | None = None,
+        *,
+        titles: pl.Series | None = None,
     ) -> Path:
         """Write a bundle to ``folder``, whole or not at all; an older bundle there is replaced, anything else is kept.
 
-        ``config``: plain values to keep with it. Raises UserError if ``folder`` is something else than a bundle.
+        ``config``: plain values to keep with it; ``titles``: a name per item. Raises UserError if ``folder`` is
+        something else than a bundle.
         """
         place = Path(folder)
         assert (len(users), len(items)) == (graph.n_users, graph.n_items), "vocabularies and graph belong together"
@@ -75,9 +82,14 @@ class Bundle:
                 "behaviors": behaviors,
                 "config": dict(config or {}),
             }
+            if graph.macro is not None:
+                described["groups"] = {"users": list(graph.macro.users.names), "items": list(graph.macro.items.names)}
+                weights.write(new / "macro.safetensors", graph.macro.tensors())
             files.write_json(new / "config.json", described)
             _write_frame(new / "users.parquet", pl.DataFrame({"user_id": users.ids}))
-            _write_frame(new / "items.parquet", pl.DataFrame({"item_id": items.ids, "popularity": popularity.numpy()}))
+            columns = {"item_id": items.ids, "popularity": popularity.numpy()}
+            named = {} if titles is None else {"title": titles}
+            _write_frame(new / "items.parquet", pl.DataFrame({**columns, **named}))
             weights.write(new / "graph.safetensors", _graph_tensors(graph))
             weights.write(new / "weights.safetensors", model.state_dict())
             if isinstance(model, TwoTower):
@@ -104,7 +116,8 @@ class Bundle:
             if len(tensors) != 4 * len(behaviors):
                 raise KeyError(f"{len(tensors)} graph tensors for {len(behaviors)} behaviours")
             edges = tuple(_edges(tensors, r, len(users), len(items)) for r in range(len(behaviors)))
-            graph = Graph(len(users), len(items), behaviors, edges)
+            macro = _macro(place, described, len(users), len(items))
+            graph = Graph(len(users), len(items), behaviors, edges, macro)
             config = configs.parse_model(described["model"])
             model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
             model.load_state_dict(weights.read(place / "weights.safetensors"), strict=True)
@@ -112,7 +125,8 @@ class Bundle:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{place} cannot be read as a bundle: {reason}") from error
         popularity = items_frame["popularity"].to_numpy().astype(np.int64)
-        return Bundle(place, model.eval(), graph, users, items, described["config"], popularity)
+        titles = items_frame["title"] if "title" in items_frame.columns else None
+        return Bundle(place, model.eval(), graph, users, items, described["config"], popularity, titles)
 
 
 def check(folder: Path) -> Mapping[str, Any]:
@@ -161,3 +175,17 @@ def _edges(tensors: Mapping[str, torch.Tensor], r: int, n_users: int, n_items: i
         raise DataError(f"the graph of behaviour {r} does not fit {n_users} users and {n_items} items")
     user_E = torch.arange(n_users).repeat_interleave(size)
     return Edges(user_E, item_E, tensors[f"{r}.weight_E"], tensors[f"{r}.count_E"], start_U)
+
+
+def _macro(place: Path, described: Mapping[str, Any], n_users: int, n_items: int) -> MacroGraph | None:
+    """The macro graph in ``place``, refused where its groups are not those of the bundle's users and items."""
+    if "groups" not in described:
+        return None
+    names = described["groups"]
+    macro = MacroGraph.from_tensors(weights.read(place / "macro.safetensors"))
+    macro.users, macro.items = (
+        replace(groups, names=tuple(names[side])) for side, groups in (("users", macro.users), ("items", macro.items))
+    )
+    if (len(macro.users), len(macro.items)) != (n_users, n_items):
+        raise DataError(f"the macro graph of {place} does not fit {n_users} users and {n_items} items")
+    return macro

@@ -148,6 +148,8 @@ def _parse_leaf(kind: Any, value: Any, path: str) -> Any:
 def _alternative(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     """Which dataclass of a union ``value`` is: by its tag ``kind``, or where they have none, by its keys."""
     classes = [_bare(argument) for argument in arguments if dataclasses.is_dataclass(_bare(argument))]
+    if len(classes) == 1:
+        return classes[0]
     if not all("kind" in _hints(cls) for cls in classes):
         keys = set(value) if isinstance(value, Mapping) else set()
         return max(classes, key=lambda cls: len(keys & set(_hints(cls))))

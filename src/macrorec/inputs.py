@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isqrt
 
+import numpy as np
 import polars as pl
 
 from macrorec import configs
-from macrorec.data.log import Behavior, Split
+from macrorec.data.catalog import read_catalog
+from macrorec.data.log import Behavior, Interactions, Split
 from macrorec.data.market import BEHAVIORS, MarketConfig
 from macrorec.data.prepare import PrepareConfig, prepare
 from macrorec.data.sources.home import folders
@@ -15,6 +18,9 @@ from macrorec.data.sources.opening import Part
 from macrorec.data.sources.source import Source, read
 from macrorec.data.split import SplitConfig, split
 from macrorec.data.synthetic import SUMMARY, write_market
+from macrorec.data.vocab import Vocab
+from macrorec.graph.features import FeatureConfig, FeatureSet, feature_set
+from macrorec.graph.groups import ByKMeans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +39,36 @@ def read_split(source: Source | Synthetic, preparation: PrepareConfig, cuts: Spl
     there: dict[Part, str | None] = {"train": log.path, "valid": log.valid, "test": log.test}
     frames: dict[str, pl.LazyFrame] = {part: read(log, part) for part, path in there.items() if path is not None}
     return split(prepare(frames, log.behaviors, preparation), cuts, seed=seed)
+
+
+def read_features(source: Source | Synthetic, config: FeatureConfig, parts: Split, *, seed: int) -> FeatureSet:
+    """What a ranker learns from and is measured on: the samples of ``parts``, which are of ``source``."""
+    log = on_disk(source) if isinstance(source, Synthetic) else source
+    return feature_set(parts, config, read_catalog(log, parts.items), seed=seed)
+
+
+def features_of_log(events: Interactions, config: FeatureConfig | None = None, *, seed: int = 0) -> FeatureSet:
+    """What a ranker learns from where all of ``events`` is train.
+
+    By default, what a live server would have known of each impression in the later half; up to 20 groups by k-means on
+    either side, at most the root of the number of nodes; in a log without labels one item is drawn per positive. Events
+    without times are taken in a random order.
+    """
+    if config is None:
+        users, items = (ByKMeans(n=max(1, min(20, isqrt(len(vocab))))) for vocab in (events.users, events.items))
+        negatives = 0 if events.label is not None else 1
+        config = FeatureConfig(kind="as_of", history=0.5, users=users, items=items, negatives=negatives)
+    if events.time is None:
+        order = np.random.default_rng(seed).permutation(len(events))
+        events = replace(events.take(order), time=np.arange(len(events)))
+    none = events.take(np.arange(0))
+    return feature_set(Split(train=events, valid=none, test=none, protocol={}), config, None, seed=seed)
+
+
+def titles_of(source: Source | Synthetic, items: Vocab) -> pl.Series | None:
+    """A name per item for people, where the source has any."""
+    catalog = None if isinstance(source, Synthetic) else read_catalog(source, items)
+    return None if catalog is None else catalog.titles
 
 
 def on_disk(source: Synthetic) -> Source:

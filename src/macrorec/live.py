@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,16 @@ import torch
 from torch import Tensor
 
 from macrorec.api import take_rows
+from macrorec.data.log import Behavior
+from macrorec.data.sources.table import read_table
 from macrorec.data.vocab import Vocab
+from macrorec.errors import DataError
 from macrorec.graph.bipartite import Edges, Graph, edges_of
+from macrorec.graph.macro import MacroGraph
+
+EVENT = {"behavior": pl.String, "weight": pl.Float64, "timestamp": pl.Int64, "counts": pl.Boolean}
+"""What is kept of an event beside its user_id and item_id: a missing timestamp is null; ``counts``: whether a macro
+graph counts it, as it does all but negative behaviours and target events rated below the least positive rating."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,10 +32,11 @@ class Live:
 
     users: Vocab
     graph: Graph
-    """All edges over all users and the fitted items: those of the fit, and those of the events since."""
+    """All edges over all users and the fitted items: those of the fit, and those of the events since; the macro graph
+    likewise."""
     n_fitted: int
     events: pl.DataFrame
-    """The events since the fit: user_id, item_id, behavior, weight."""
+    """The events since the fit: user_id, item_id, and ``EVENT``."""
     changed_U: npt.NDArray[np.bool_]
     """Users with an event since the fit: the model's own row for them is out of date."""
     seen: sp.csr_matrix
@@ -51,11 +62,57 @@ class Live:
         return self.graph.target.item_E[int(start_U[user]) : int(start_U[user + 1])]
 
 
+def new_events(
+    table: Any,
+    columns: Mapping[str, str] | None,
+    users: Vocab,
+    items: Vocab,
+    behaviors: Sequence[Behavior],
+    positive: float | None,
+) -> tuple[pl.DataFrame, int]:
+    """``table``, made like a log, as events for ``after``; and how many are left out, of items that are not known.
+
+    ``positive``: the least label of a positive; None: above .5. Raises DataError for what cannot be used.
+    """
+    frame = read_table(table, columns, "update")
+    names = [behavior.name for behavior in behaviors]
+    if "behavior" not in frame.columns:
+        frame = frame.with_columns(behavior=pl.lit(names[-1]))
+    for name in frame["behavior"].cast(pl.String).unique().to_list():
+        if name not in names:
+            raise DataError(f"update: unknown behaviour {name!r}; allowed are {', '.join(map(repr, names))}")
+    if "weight" not in frame.columns:
+        frame = frame.with_columns(weight=pl.lit(1.0))
+    for name in {"timestamp", "label"} - set(frame.columns):
+        frame = frame.with_columns(pl.lit(None).alias(name))
+    frame = frame.with_columns(
+        pl.col("weight", "label").cast(pl.Float64, strict=False),
+        pl.col("timestamp").cast(pl.Int64, strict=False),
+        pl.col("behavior").cast(pl.String),
+    )
+    if not frame["weight"].is_between(0, np.inf, closed="left").fill_null(False).all():
+        raise DataError("update: a weight is not a finite number of at least 0")
+    user_id = frame["user_id"].cast(users.ids.dtype, strict=False)
+    if user_id.null_count():
+        strange = frame["user_id"].filter(user_id.is_null())[0]
+        raise DataError(f"update: user id {strange!r} is not {'text' if users.is_text else 'an integer'}")
+    negative = [behavior.name for behavior in behaviors if behavior.role == "negative"]
+    liked = pl.col("label") > 0.5 if positive is None else pl.col("label") >= positive
+    counts = ~pl.col("behavior").is_in(negative) & ((pl.col("behavior") != names[-1]) | liked.fill_null(True))
+    item = items.numbers(frame["item_id"])
+    known = pl.Series(item >= 0, dtype=pl.Boolean)
+    new = frame.with_columns(counts=counts).select(user_id, *EVENT).filter(known)
+    item_id = items.ids_of(item[item >= 0]).alias("item_id")
+    return new.select("user_id", item_id, *EVENT), len(frame) - len(new)
+
+
 def after(fitted_users: Vocab, fitted: Graph, items: Vocab, events: pl.DataFrame) -> Live:
     """The state after ``events`` on top of the fitted graph.
 
-    ``events`` has user_id, item_id, behavior, weight; ids are of the vocabularies' types, items and behaviours known.
-    It depends on the set of all events since the fit, not on their order or on how they were cut into updates.
+    ``events`` has user_id, item_id, behavior, weight, and where there is a macro graph the others of ``EVENT``; ids are
+    of the vocabularies' types, items and behaviours known. It depends on the set of all events since the fit, not on
+    their order or on how they were cut into updates; but a macro graph takes those without a timestamp as later than
+    all before them.
     """
     number = fitted_users.numbers(events["user_id"])
     newcomers = events["user_id"].filter(pl.Series(number < 0, dtype=pl.Boolean)).unique().sort()
@@ -69,11 +126,33 @@ def after(fitted_users: Vocab, fitted: Graph, items: Vocab, events: pl.DataFrame
         _joined(old, user[index == r], item[index == r], weight[index == r] * behavior.weight, len(users), len(items))
         for r, (behavior, old) in enumerate(zip(fitted.behaviors, fitted.edges, strict=True))
     )
-    graph = Graph(len(users), len(items), fitted.behaviors, edges)
+    scale = np.array([behavior.weight for behavior in fitted.behaviors])[index]
+    macro = None if fitted.macro is None else _counted(fitted.macro, len(users), user, item, weight * scale, events)
+    graph = Graph(len(users), len(items), fitted.behaviors, edges, macro)
     changed_U = np.zeros(len(users), dtype=bool)
     changed_U[user] = True
     popularity_I = graph.target.degrees(graph.n_items)[1]
     return Live(users, graph, len(fitted_users), events, changed_U, graph.masked(), popularity_I)
+
+
+def _counted(
+    old: MacroGraph,
+    n_users: int,
+    user: npt.NDArray[np.int64],
+    item: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float64],
+    events: pl.DataFrame,
+) -> MacroGraph:
+    """``old``, which stays as it is, and the events that count; first those with a time."""
+    if not len(events):
+        return old
+    new = MacroGraph.from_tensors({name: tensor.clone() for name, tensor in old.tensors().items()})
+    new.grow(n_users, len(old.items))
+    counts, timed = events["counts"].to_numpy(), events["timestamp"].is_not_null().to_numpy()
+    time = events["timestamp"].fill_null(0).to_numpy()
+    for rows, times in ((counts & timed, time), (counts & ~timed, None)):
+        new.add(user[rows], item[rows], weight[rows], None if times is None else times[rows])
+    return new
 
 
 def _joined(

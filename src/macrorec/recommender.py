@@ -19,16 +19,18 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from macrorec import answers, configs, models
-from macrorec.api import Model
+from macrorec import answers, configs, explanations, models
+from macrorec.api import Model, Ranker
 from macrorec.bundle import MANIFEST, Bundle
-from macrorec.data.log import Behavior
+from macrorec.data.log import Behavior, Interactions
 from macrorec.data.sources.table import read_log, read_table
 from macrorec.data.vocab import Ids, Vocab
-from macrorec.errors import ConfigError, DataError, UserError
+from macrorec.errors import ConfigError, UserError
 from macrorec.eval.vectors import Ranking
 from macrorec.graph.bipartite import Graph, build, edges_of
-from macrorec.live import after
+from macrorec.graph.features import FeatureConfig, Samples
+from macrorec.inputs import features_of_log, titles_of
+from macrorec.live import EVENT, after, new_events
 from macrorec.restore import restore
 from macrorec.run import known_device
 from macrorec.store import Run
@@ -41,6 +43,8 @@ Numbers = npt.NDArray[np.int64]
 
 EPOCHS = 50
 """Epochs of ``fit`` where none are asked for; a run with a validation part chooses them by a metric."""
+PASSES = 5
+"""The same for a ranker, which overfits after a few."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,11 +55,12 @@ class Explanation:
     item_id: Any
     score: float
     path: str
-    """What made the score: ``model``, ``fold_in`` or ``popular``; see ``macrorec.answers``."""
+    """What made the score: ``model``, ``fold_in``, ``macro`` or ``popular``; see ``macrorec.answers``."""
     exact: bool
-    """Whether the weights are the terms of the score, and sum to it; else they are likenesses to the item."""
+    """Whether the weights, or contributions, are the terms of the score, and sum to it; else they are likenesses to the
+    item."""
     reasons: pl.DataFrame
-    """item_id and weight: the user's items, the strongest first."""
+    """item_id and weight: the user's items, the strongest first. Of a ranker: ``macrorec.explanations.COLUMNS``."""
 
 
 def fit(
@@ -66,6 +71,7 @@ def fit(
     behaviors: Sequence[Behavior] | None = None,
     columns: Mapping[str, str] | None = None,
     positive: float | None = None,
+    features: FeatureConfig | None = None,
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = False,
@@ -75,9 +81,10 @@ def fit(
 
     ``target`` names the behaviour to recommend for, where there are several; the others are auxiliary, and do not take
     items out of recommendations. ``behaviors`` says the same in full. ``columns`` maps our names to the log's, such as
-    ``{"user_id": "customer"}``. ``positive`` keeps only rows with at least this rating. ``params`` are settings of the
-    model (``macrorec models``) and of its training, such as ``dim=32, epochs=20``. Raises ConfigError for settings,
-    DataError for the log, ResourceError where the model would not fit in memory.
+    ``{"user_id": "customer"}``. ``positive`` keeps only rows with at least this rating; for a ranker it keeps all, and
+    says which are positives. ``features`` are a ranker's, by default as ``macrorec.inputs.features_of_log`` chooses.
+    ``params`` are settings of the model (``macrorec models``) and of its training, such as ``dim=32, epochs=20``.
+    Raises ConfigError for settings, DataError for the log, ResourceError where the model would not fit in memory.
     """
     kind = models.load(model)
     own = {field.name for field in dataclasses.fields(kind.Config)}
@@ -88,30 +95,44 @@ def fit(
             raise ConfigError(f"fit: unknown setting {name!r}; allowed are {', '.join(sorted(legal))}")
     config = configs.parse_model({"name": model, **{k: v for k, v in params.items() if k in own}})
     on = known_device(device)
-    events, text = read_log(log, target=target, behaviors=behaviors, columns=columns, positive=positive)
+    ranks = issubclass(kind, Ranker)
+    least = {"binary" if ranks else "positive": positive}
+    events, text = read_log(log, target=target, behaviors=behaviors, columns=columns, **least)
     graph = build(events)
+    labelled: Interactions | Samples = events
+    if ranks:
+        found = features_of_log(events, features, seed=seed)
+        graph, labelled = dataclasses.replace(graph, macro=found.macro), found.samples["train"]
+    elif features is not None:
+        raise ConfigError(f"fit: features are for rankers, and {model} is none; leave them out")
     what = f"{model} on {graph.n_users:,} users x {graph.n_items:,} items"
     memory.require(kind.memory(config, graph), what, "choose another model, or a k-core of the log")
     module = kind.from_graph(config, graph, torch.Generator().manual_seed(seed))
     if training and module.batches is None:
         raise ConfigError(f"fit: {model} is fitted in closed form, and takes no {next(iter(training))!r}")
-    settings: TrainConfig = configs.parse(TrainConfig, {"epochs": EPOCHS, **training})
-    train(module, graph, settings, seed=seed, labelled=events, progress=reporter(quiet=quiet), device=str(on))
-    return Recommender(module, graph, events.users, events.items, text)
+    settings: TrainConfig = configs.parse(TrainConfig, {"epochs": PASSES if ranks else EPOCHS, **training})
+    train(module, graph, settings, seed=seed, labelled=labelled, progress=reporter(quiet=quiet), device=str(on))
+    return Recommender(module, graph, events.users, events.items, text, positive=positive)
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Recommender:
     """What ``Recommender.save`` wrote, an exported bundle, or a finished run. Raises DataError for anything else."""
     on, place = known_device(device), Path(folder)
     if place.is_dir() and not (place / MANIFEST).is_file() and (place / "config.json").is_file():
-        module, graph, parts, _ = restore(Run.open(place))
-        return Recommender(module.to(on), graph, parts.users, parts.items)
+        found = restore(Run.open(place))
+        config, parts = found.config, found.parts
+        titles, positive = titles_of(config.source, parts.items), config.prepare.binary
+        module = found.model.to(on)
+        return Recommender(module, found.graph, parts.users, parts.items, titles=titles, positive=positive)
     bundle = Bundle.load(place)
     kept = bundle.config.get("recommender", {})
     text = (bool(kept["text"][0]), bool(kept["text"][1])) if kept else (False, False)
-    recommender = Recommender(bundle.model.to(on), bundle.graph, bundle.users, bundle.items, text)
+    positive = kept.get("positive") if kept else bundle.config.get("prepare", {}).get("binary")
+    recommender = Recommender(
+        bundle.model.to(on), bundle.graph, bundle.users, bundle.items, text, titles=bundle.titles, positive=positive
+    )
     if kept and kept["events"]["user_id"]:
-        recommender.update(kept["events"])
+        recommender.append(kept["events"])
     return recommender
 
 
@@ -119,17 +140,26 @@ class Recommender:
     """A fitted model with the ids, the histories and the news that it answers from."""
 
     def __init__(
-        self, module: Model, graph: Graph, users: Vocab, items: Vocab, text: tuple[bool, bool] = (False, False)
+        self,
+        module: Model,
+        graph: Graph,
+        users: Vocab,
+        items: Vocab,
+        text: tuple[bool, bool] = (False, False),
+        *,
+        titles: pl.Series | None = None,
+        positive: float | None = None,
     ) -> None:
-        """``text``: whether ids of users and of items are given back as text, even where all are integers."""
+        """``text``: whether ids of users and of items are given back as text, even where all are integers. ``titles``:
+        names of the items, for people. ``positive``: the least rating of a positive, where events come with ratings."""
         self.module = module.eval()
         self.items = items
         self._fitted = (users, graph)
         self._text = text
+        self._titles = titles
+        self._positive = positive
         ids = {"user_id": users.ids.dtype, "item_id": items.ids.dtype}
-        self._live = after(
-            users, graph, items, pl.DataFrame(schema={**ids, "behavior": pl.String, "weight": pl.Float64})
-        )
+        self._live = after(users, graph, items, pl.DataFrame(schema={**ids, **EVENT}))
 
     def __repr__(self) -> str:
         name = models.name_of(type(self.module))
@@ -235,14 +265,19 @@ class Recommender:
         return self._ranked("user_id", asked, found, "similar_id", self.users, self._text[0])
 
     def explain(self, user: Any, item: Any, k: int | None = None) -> Explanation:
-        """Which of the user's items carry the score of ``item``? The k strongest, or all."""
-        answer = self.score([(user, item)])
-        user_number, item_number = self.users.numbers([user])[0], self.items.numbers([item])[0]
-        own_H, weight_H, exact = answers.reasons(self.module, self._live, int(user_number), int(item_number))
+        """What carries the score of ``item``? The k strongest of the user's items, or all; of a ranker, the k strongest
+        neighbours of each hop, and the others together."""
+        user_id, item_id, score, path = self.score([(user, item)]).row(0)
+        user_number, item_number = int(self.users.numbers([user])[0]), int(self.items.numbers([item])[0])
+        if isinstance(self.module, Ranker) and path != "popular":
+            why = answers.why(self.module, user_number, item_number)
+            if why is not None:
+                called = explanations.names(self.module.macro, self.users, self.items, self._titles)
+                return Explanation(user_id, item_id, score, path, True, explanations.table(why, called, k))
+        own_H, weight_H, exact = answers.reasons(self.module, self._live, user_number, item_number)
         order = weight_H.abs().argsort(descending=True, stable=True)[:k]
         ids = _given(self.items.ids_of(own_H[order].numpy()), self._text[1])
         reasons = pl.DataFrame({"item_id": ids, "weight": weight_H[order].numpy()})
-        user_id, item_id, score, path = answer.row(0)
         return Explanation(user_id, item_id, score, path, exact, reasons)
 
     def history(self, user: Any) -> pl.DataFrame:
@@ -265,51 +300,36 @@ class Recommender:
         the model ``popular``. As the last fit left it: everything learned (item vectors, item-to-item weights,
         neighbours), and the set of items. Users with events here, known or new, are from now on scored by folding in
         their whole history; for models that are linear in items that is exactly what a new fit would answer with the
-        old item-to-item weights. Neither the order of events nor their cut into updates matters. Events of items
-        unknown to the model are passed over, and counted. Costs one pass over the log.
+        old item-to-item weights. A ranker's macro graph counts new events like those of its log, with groups as they
+        were: known users are scored by the model from the counts of now, new ones from their counts alone. Neither the
+        order of events nor their cut into updates matters, but that those without a timestamp are later than all
+        before them. Events of items unknown to the model are passed over, and counted. Costs one pass over the log.
         """
-        frame = read_table(events, columns, "update")
         users, graph = self._fitted
-        names = [behavior.name for behavior in graph.behaviors]
-        if "behavior" not in frame.columns:
-            frame = frame.with_columns(behavior=pl.lit(names[-1]))
-        for name in frame["behavior"].cast(pl.String).unique().to_list():
-            if name not in names:
-                raise DataError(f"update: unknown behaviour {name!r}; allowed are {', '.join(map(repr, names))}")
-        if "weight" not in frame.columns:
-            frame = frame.with_columns(weight=pl.lit(1.0))
-        frame = frame.with_columns(pl.col("weight").cast(pl.Float64, strict=False), pl.col("behavior").cast(pl.String))
-        if not frame["weight"].is_between(0, np.inf, closed="left").fill_null(False).all():
-            raise DataError("update: a weight is not a finite number of at least 0")
-        user_id = frame["user_id"].cast(users.ids.dtype, strict=False)
-        if user_id.null_count():
-            strange = frame["user_id"].filter(user_id.is_null())[0]
-            raise DataError(f"update: user id {strange!r} is not {'text' if users.is_text else 'an integer'}")
-        item = self.items.numbers(frame["item_id"])
-        known = pl.Series(item >= 0, dtype=pl.Boolean)
-        new = pl.DataFrame(
-            {
-                "user_id": user_id.filter(known),
-                "item_id": self.items.ids_of(item[item >= 0]),
-                "behavior": frame["behavior"].filter(known),
-                "weight": frame["weight"].filter(known),
-            }
-        )
+        new, unknown = new_events(events, columns, users, self.items, graph.behaviors, self._positive)
         before = len(self.users)
-        self._live = after(users, graph, self.items, pl.concat([self._live.events, new]))
-        self.module.refresh(self._live.graph)
+        self.append(new)
         return {
             "events": len(new),
             "users": new["user_id"].n_unique(),
             "new_users": len(self.users) - before,
-            "unknown_items": len(frame) - len(new),
+            "unknown_items": unknown,
         }
+
+    def append(self, events: Any) -> None:
+        """Let events count that ``macrorec.live.new_events`` has made, or a bundle has kept."""
+        frame = self._live.events
+        kept = pl.DataFrame(events, schema_overrides=frame.schema)
+        users, graph = self._fitted
+        self._live = after(users, graph, self.items, pl.concat([frame, kept], how="diagonal"))
+        self.module.refresh(self._live.graph)
 
     def save(self, folder: str | Path) -> Path:
         """Write a bundle: model, ids, histories, and the events since the fit. No pickle in it."""
         users, graph = self._fitted
-        kept = {"text": list(self._text), "events": self._live.events.to_dict(as_series=False)}
-        return Bundle.save(folder, self.module, graph, users, self.items, {"recommender": kept})
+        events = self._live.events.to_dict(as_series=False)
+        kept = {"text": list(self._text), "positive": self._positive, "events": events}
+        return Bundle.save(folder, self.module, graph, users, self.items, {"recommender": kept}, titles=self._titles)
 
     def _users_asked(self, ids: Ids, unknown: str) -> tuple[pl.Series, Numbers]:
         """Ids as they are given back, and numbers; unknown users have -1 where they are not skipped."""

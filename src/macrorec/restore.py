@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from macrorec import configs
 from macrorec.api import Model
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, evaluate
-from macrorec.graph.bipartite import Graph, from_split
-from macrorec.inputs import read_split
-from macrorec.run import RunConfig, build, known_device, same_data
+from macrorec.graph.bipartite import Graph
+from macrorec.graph.features import FeatureSet
+from macrorec.inputs import read_split, titles_of
+from macrorec.run import RunConfig, build, features_of, graph_of, known_device, same_data, same_features
 from macrorec.store import Bundle, Run
 
 
@@ -22,19 +23,33 @@ def config_of(result: Run) -> RunConfig:
     return configs.parse(RunConfig, result.config)
 
 
-def restore(result: Run) -> tuple[Model, Graph, Split, RunConfig]:
-    """A finished run's model, the graph and split it was fitted on last, and its configuration.
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """A finished run, as if it had just been fitted."""
 
-    Raises DataError if the data are no longer those of the run.
-    """
+    model: Model
+    """On the CPU, in evaluation mode."""
+    graph: Graph
+    """The graph that it was fitted on last."""
+    parts: Split
+    """Likewise."""
+    features: FeatureSet | None
+    """Likewise; None but for rankers."""
+    config: RunConfig
+
+
+def restore(result: Run) -> Restored:
+    """A finished run's model, and what it was fitted on. Raises DataError if the data are not those of the run."""
     config = config_of(result)
     parts = read_split(config.source, config.prepare, config.split, seed=config.seed)
     same_data(result, parts)
     last = parts.with_valid_in_train() if config.refit and len(parts.valid) else parts
-    graph = from_split(last)
+    features = features_of(config, last)
+    same_features(result, features)
+    graph = graph_of(last, features)
     model = build(config, graph)
     model.load_state_dict(result.weights(), strict=True)
-    return model.eval(), graph, last, config
+    return Restored(model.eval(), graph, last, features, config)
 
 
 def evaluate_run(result: Run, part: str = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu") -> Evaluation:
@@ -45,19 +60,24 @@ def evaluate_run(result: Run, part: str = "test", metrics: tuple[str, ...] = (),
     on = known_device(device)
     if part not in ("valid", "test"):
         raise ConfigError(f"unknown part {part!r}: legal are valid and test")
-    model, _, parts, config = restore(result)
+    found = restore(result)
+    config = found.config
     if part == "valid" and config.refit:
         raise DataError(
             f"the weights of {result.folder} have learned from valid; its metrics there stand in metrics.json"
         )
     wanted = replace(config.eval, metrics=metrics) if metrics else config.eval
-    return evaluate(model.to(on), parts, "valid" if part == "valid" else "test", wanted, device=str(on))
+    samples = found.features.samples if found.features else None
+    which: Literal["valid", "test"] = "valid" if part == "valid" else "test"
+    return evaluate(found.model.to(on), found.parts, which, wanted, samples=samples, device=str(on))
 
 
 def export(result: Run, folder: str | Path) -> Path:
     """Write the bundle of a finished run to ``folder``."""
-    model, graph, parts, config = restore(result)
-    return Bundle.save(folder, model, graph, parts.users, parts.items, {"run": result.name, **configs.plain(config)})
+    found = restore(result)
+    kept = {"run": result.name, **configs.plain(found.config)}
+    titles = titles_of(found.config.source, found.parts.items)
+    return Bundle.save(folder, found.model, found.graph, found.parts.users, found.parts.items, kept, titles=titles)
 
 
 def summary(result: Run, recipe: str) -> dict[str, Any]:

@@ -7,16 +7,18 @@ the end.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 
 from macrorec import configs, models, provenance
-from macrorec.api import Model
+from macrorec.api import Model, Ranker
 from macrorec.data.log import Split
 from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
@@ -25,7 +27,8 @@ from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, check, evaluate, measure, ranking_task
 from macrorec.eval.ranking import EvalConfig
 from macrorec.graph.bipartite import Graph, from_split
-from macrorec.inputs import Synthetic, read_split
+from macrorec.graph.features import FeatureConfig, FeatureSet
+from macrorec.inputs import Synthetic, read_features, read_split
 from macrorec.store import Run
 from macrorec.train import memory
 from macrorec.train.trainer import History, TrainConfig, train
@@ -47,6 +50,8 @@ class RunConfig:
     """How the model is fitted; closed-form models take nothing from it."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """What is measured, and how."""
+    features: FeatureConfig | None = None
+    """What a ranker knows before each impression; its defaults, where a ranker gives none. For rankers only."""
     seed: int = 0
     """Seed of the split, of the model's initial values, and of all sampling."""
     refit: bool = False
@@ -58,6 +63,10 @@ class RunConfig:
             raise ConfigError(f"train.monitor is {self.train.monitor!r}, not among eval.metrics: {', '.join(names)}")
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0; got {self.seed}")
+        if ranks(self.model) and self.features is None:
+            object.__setattr__(self, "features", FeatureConfig())
+        if not ranks(self.model) and self.features is not None:
+            raise ConfigError(f"features are for rankers, and {configs.model_name(self.model)} is none; leave them out")
 
 
 def run(
@@ -102,34 +111,37 @@ def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any, b
     if config.refit and has_valid:
         stages["fit"] = _choose(result, config, parts, on, progress, board)
         settings, last = for_epochs(config.train, stages["fit"]["best_epoch"]), parts.with_valid_in_train()
+        features = features_of(config, last)
         model, record = fit(
             config,
             last,
             on,
             settings,
+            features=features,
             folder=result.stage("refit"),
             progress=progress,
             tensorboard=board and board / "refit",
         )
         stages["refit"] = asdict(record)
     else:
-        last = parts
+        last, features = parts, features_of(config, parts)
         model, record = fit(
             config,
             parts,
             on,
-            validate=watch(config, parts, on),
+            features=features,
+            validate=watch(config, parts, on, features),
             folder=result.stage("fit"),
             progress=progress,
             tensorboard=board and board / "fit",
         )
         stages["fit"] = asdict(record)
         if has_valid:
-            stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on).metrics
-    tested = _measure(result, model, last, "test", config, on) if len(parts.test) else None
+            stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on, features).metrics
+    tested = _measure(result, model, last, "test", config, on, features) if len(parts.test) else None
     result.write_weights(model.state_dict())
     result.write("history.json", stages)
-    result.write("provenance.json", _end(origin, stages, tested))
+    result.write("provenance.json", _end(origin, stages, tested, features))
     metrics = {"valid": stages["fit"].get("valid", {}), "test": tested.metrics if tested else {}}
     result.finish(metrics)
 
@@ -140,6 +152,7 @@ def fit(
     device: torch.device | str = "cpu",
     settings: TrainConfig | None = None,
     *,
+    features: FeatureSet | None = None,
     validate: Callable[[Model], Mapping[str, float]] | None = None,
     folder: Path | None = None,
     progress: Any = None,
@@ -147,16 +160,18 @@ def fit(
 ) -> tuple[Model, History]:
     """The model of ``config`` fitted on ``parts.train``; ``settings`` stand in for ``config.train``.
 
-    Raises ResourceError where the model would not fit in memory.
+    ``features`` are those of ``config`` and ``parts``, where they are at hand: a ranker's are made otherwise. Raises
+    ResourceError where the model would not fit in memory.
     """
-    graph = from_split(parts)
+    features = features or features_of(config, parts)
+    graph = graph_of(parts, features)
     model = build(config, graph).to(device)
     record = train(
         model,
         graph,
         settings or config.train,
         seed=config.seed,
-        labelled=parts.train,
+        labelled=features.samples["train"] if features else parts.train,
         validate=validate,
         folder=folder,
         progress=progress,
@@ -175,17 +190,40 @@ def build(config: RunConfig, graph: Graph) -> Model:
     return kind.from_graph(config.model, graph, torch.Generator().manual_seed(config.seed))
 
 
-def validator(config: RunConfig, parts: Split, device: torch.device | str) -> Callable[[Model], Mapping[str, float]]:
+def features_of(config: RunConfig, parts: Split) -> FeatureSet | None:
+    """The features of a ranker's ``config`` over ``parts``; None for other models."""
+    if config.features is None:
+        return None
+    return read_features(config.source, config.features, parts, seed=config.seed)
+
+
+def graph_of(parts: Split, features: FeatureSet | None) -> Graph:
+    """The graph of ``parts.train``, with the macro graph where there are features."""
+    graph = from_split(parts)
+    return graph if features is None else replace(graph, macro=features.macro)
+
+
+def validator(
+    config: RunConfig, parts: Split, device: torch.device | str, features: FeatureSet | None = None
+) -> Callable[[Model], Mapping[str, float]]:
     """What measures a model on valid while it learns."""
     if config.eval.protocol != "ranking":
-        return lambda model: evaluate(model, parts, "valid", config.eval, device=str(device)).metrics
+        samples = features.samples if features else None
+        return lambda model: evaluate(model, parts, "valid", config.eval, device=str(device), samples=samples).metrics
     task = ranking_task(parts, "valid", config.eval)
     return lambda model: measure(model, task, config.eval).metrics
 
 
-def watch(config: RunConfig, parts: Split, device: torch.device | str) -> Callable[[Model], Mapping[str, float]] | None:
+def watch(
+    config: RunConfig, parts: Split, device: torch.device | str, features: FeatureSet | None = None
+) -> Callable[[Model], Mapping[str, float]] | None:
     """The validator, where training watches a metric; training alone decides what it means to watch without valid."""
-    return validator(config, parts, device) if config.train.monitor is not None and len(parts.valid) else None
+    return validator(config, parts, device, features) if config.train.monitor is not None and len(parts.valid) else None
+
+
+def ranks(model: Any) -> bool:
+    """Whether ``model``, a model's ``Config``, is that of a ranker."""
+    return issubclass(models.load(configs.model_name(model)), Ranker)
 
 
 def for_epochs(settings: TrainConfig, epochs: int) -> TrainConfig:
@@ -209,6 +247,22 @@ def same_data(result: Run, parts: Split) -> None:
     """Raise DataError if ``parts`` are not those that the run began with."""
     if result.provenance["data"]["digest"] != parts.digest():
         raise DataError(f"the data of {result.folder} have changed since it began; --force runs it anew")
+
+
+def same_features(result: Run, features: FeatureSet | None) -> None:
+    """Raise DataError if groups, or the events that they count, are not those of the run."""
+    if features is not None and result.provenance["features"]["digest"] != digest(features):
+        raise DataError(
+            f"the groups of {result.folder} cannot be made again: the item file has changed, or k-means rounds "
+            "differently on this machine; --force runs it anew"
+        )
+
+
+def digest(features: FeatureSet) -> str:
+    """SHA-256 of the groups of all users and items, and of the number of events that are counted by them."""
+    macro = features.macro
+    groups = (np.ascontiguousarray(side.of_N, dtype=np.int32).tobytes() for side in (macro.users, macro.items))
+    return hashlib.sha256(b"".join(groups) + str(macro.n_events).encode()).hexdigest()
 
 
 # --- stages and records ----------------------------------------------------------------------------------------------
@@ -236,32 +290,43 @@ def _choose(
 ) -> dict[str, Any]:
     """The record of the stage ``fit`` of a run that refits: read if it is there, for the run was then interrupted."""
     if not result.has("fit.json"):
-        validate = watch(config, parts, device)
+        features = features_of(config, parts)
+        validate = watch(config, parts, device, features)
         model, record = fit(
             config,
             parts,
             device,
+            features=features,
             validate=validate,
             folder=result.stage("fit"),
             progress=progress,
             tensorboard=board and board / "fit",
         )
-        valid = _measure(result, model, parts, "valid", config, device).metrics
+        valid = _measure(result, model, parts, "valid", config, device, features).metrics
         result.write("fit.json", {**asdict(record), "valid": valid})
     return result.read("fit.json")
 
 
 def _measure(
-    result: Run, model: Model, parts: Split, part: Literal["valid", "test"], config: RunConfig, device: torch.device
+    result: Run,
+    model: Model,
+    parts: Split,
+    part: Literal["valid", "test"],
+    config: RunConfig,
+    device: torch.device,
+    features: FeatureSet | None,
 ) -> Evaluation:
-    measured = evaluate(model, parts, part, config.eval, device=str(device))
+    samples = features.samples if features else None
+    measured = evaluate(model, parts, part, config.eval, samples=samples, device=str(device))
     result.write_per_user(part, measured.per_user)
     if measured.samples is not None:
         result.write_samples(part, measured.samples)
     return measured
 
 
-def _end(origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluation | None) -> dict[str, Any]:
+def _end(
+    origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluation | None, features: FeatureSet | None
+) -> dict[str, Any]:
     epochs = list(stages.values())[-1]["epochs"]
     seconds = {
         "train": sum(stage["seconds"] for stage in stages.values()),
@@ -275,6 +340,7 @@ def _end(origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluatio
         "peak_rss_bytes": provenance.peak_rss_bytes(),
         "mask": tested.mask if tested else None,
         "counts": tested.counts if tested else {},
+        "features": {**features.report, "digest": digest(features)} if features else {},
     }
 
 

@@ -15,9 +15,13 @@ from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import check
 from macrorec.eval.metrics import METRICS, parse
+from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split
 from macrorec.restore import summary
-from macrorec.run import RunConfig, fit, known_device, run, validator, watch
+from macrorec.run import RunConfig, features_of, fit, known_device, run, validator, watch
+
+SEARCHABLE = ("model", "train", "features.users", "features.items", "features.recents")
+"""What may be searched: no other key leaves the rows of valid and test as they are."""
 
 Space = Mapping[str, Any]
 """Dotted key -> a list of choices, or ``{"low": a, "high": b, "log": bool}``; two integers search integers."""
@@ -49,10 +53,12 @@ def tune(
     sign = 1 if METRICS[parse(metric)[0]].higher_is_better else -1
     table = configs.plain(config)
     check_space(table, space)
-    parts = untested(read_split(config.source, config.prepare, config.split, seed=config.seed))
+    whole = read_split(config.source, config.prepare, config.split, seed=config.seed)
+    parts, features = untested(whole), unlabelled(features_of(config, whole))
     if not len(parts.valid):
         raise DataError("cannot tune without a valid part; set split.valid, such as split.valid.kind=leave-one-out")
-    measured = validator(config, parts, on)
+    measured = validator(config, parts, on, features)
+    rebuilt = any(key.startswith("features.") for key in space)
     began = time.monotonic()
     record: list[dict[str, Any]] = []
     study = _study(config.seed, start={key: _get(table, key) for key in space}, space=space)
@@ -63,7 +69,11 @@ def tune(
         entry: dict[str, Any] = {"settings": chosen, "value": None, "seconds": 0.0}
         try:
             candidate = configs.parse(RunConfig, _put(table, chosen))
-            model, history = fit(candidate, parts, on, validate=watch(candidate, parts, on))
+            if rebuilt:
+                features = unlabelled(features_of(candidate, whole))
+                measured = validator(candidate, parts, on, features)
+            validate = watch(candidate, parts, on, features)
+            model, history = fit(candidate, parts, on, features=features, validate=validate)
             entry |= {"value": measured(model)[metric], "best_epoch": history.best_epoch}
         except (ConfigError, ResourceError) as error:
             entry["failed"] = str(error)
@@ -102,6 +112,14 @@ def untested(parts: Split) -> Split:
     return replace(parts, test=parts.test.take(np.zeros(len(parts.test), dtype=bool)))
 
 
+def unlabelled(features: FeatureSet | None) -> FeatureSet | None:
+    """``features`` without the samples of test. They are made of the whole log, for it is a share of all its events
+    that is history; nothing that train and valid have seen stands in test."""
+    if features is None:
+        return None
+    return replace(features, samples={name: features.samples[name] for name in ("train", "valid")})
+
+
 def check_space(table: Mapping[str, Any], space: Space) -> None:
     """Raise ConfigError unless every key is one of the configuration's and every entry is a list or a range."""
     if not space:
@@ -109,8 +127,8 @@ def check_space(table: Mapping[str, Any], space: Space) -> None:
             'there is nothing to search: give a space, such as "model.l2" = {low = 1.0, high = 1e4, log = true}'
         )
     for key, wanted in space.items():
-        if key.split(".")[0] not in ("model", "train"):
-            raise ConfigError(f"cannot search {key!r}: only keys of model and train leave the measure as it is")
+        if not any(key == own or key.startswith(f"{own}.") for own in SEARCHABLE):
+            raise ConfigError(f"cannot search {key!r}: only keys of {', '.join(SEARCHABLE)} leave the measure as it is")
         _get(table, key)
         if isinstance(wanted, list) and wanted:
             continue

@@ -95,10 +95,9 @@ def top_k(
         step = block or _block(model)
         for start in range(0, len(users_B), step):
             stop = min(start + step, len(users_B))
-            scores_BI = model.score_all(torch.from_numpy(users_B[start:stop]).to(device))
-            if columns_C is not None:
-                scores_BI = scores_BI[:, columns_C]
-            answer = select_rows(scores_BI, k, *rows_of(rows, start, stop))
+            block_B = torch.from_numpy(users_B[start:stop]).to(device)
+            scores_BC = model.score_all(block_B) if columns_C is None else model.score_some(block_B, columns_C)
+            answer = select_rows(scores_BC, k, *rows_of(rows, start, stop))
             items_BK[start:stop], best_BK[start:stop] = answer
         return named(items_BK, best_BK, pool_C)
 

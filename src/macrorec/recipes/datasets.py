@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from macrorec.data.log import Behavior
+from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
-from macrorec.data.split import Given, LeaveLastOne, LeaveOneOut, Nothing, RandomFraction, SplitConfig
+from macrorec.data.split import Given, LeaveLastOne, LeaveOneOut, Nothing, RandomFraction, SplitConfig, TimeQuantile
 from macrorec.eval.ranking import EvalConfig
+from macrorec.graph.features import FeatureConfig
+from macrorec.graph.groups import ByKMeans, Grouping
 from macrorec.inputs import Synthetic
-from macrorec.run import RunConfig
+from macrorec.run import RunConfig, ranks
 from macrorec.train.trainer import TrainConfig
 
 CLOSED_FORM = TrainConfig(epochs=1, monitor=None, patience=None)
@@ -96,6 +99,55 @@ def market(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
         eval=EvalConfig(metrics=("hr@10", "ndcg@10", "recall@20", "ndcg@20")),
         refit=True,
     )
+
+
+def clicks(source: Source, model: Any, train: TrainConfig, items: Grouping | None = None) -> RunConfig:
+    """Ratings of 4 and more are positives, all others negatives. MacGNN's protocol, but for valid, which is ours.
+
+    Events up to the quantile .8 of time are history, those up to .9 train and valid (its last tenth), the rest test.
+    ``items`` stand in for the groups by first category.
+    """
+    return RunConfig(
+        source=source,
+        prepare=PrepareConfig(binary=4.0, dedupe="none"),
+        split=SplitConfig(test=TimeQuantile(quantile=0.9), valid=TimeQuantile(quantile=0.89 / 0.9), vocabulary="all"),
+        model=model,
+        train=train,
+        eval=EvalConfig(protocol="ctr", metrics=("auc", "gauc", "logloss", "calibration")),
+        features=(FeatureConfig() if items is None else FeatureConfig(items=items)) if ranks(model) else None,
+    )
+
+
+def ctr_ml_100k(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """MovieLens 100K; groups of items are first genres."""
+    source = Source(
+        path="ml-100k/ml-100k.inter",
+        time_unit="s",
+        items="ml-100k/ml-100k.item",
+        category="class",
+        title="movie_title",
+    )
+    return clicks(source, model, train)
+
+
+def ctr_amazon(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Amazon, 6,170 x 2,753; groups of items by k-means, for nearly all have one category."""
+    source = Source(path="amazon/ratings.parquet", items="amazon/items.parquet", category="category_ids")
+    return clicks(source, model, train, ByKMeans(n=20))
+
+
+def ctr_yelp(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Yelp, one year, 43,043 x 66,576, very sparse; groups of items by k-means."""
+    source = Source(path="yelp-ratings/ratings.parquet", items="yelp-ratings/items.parquet", category="category_ids")
+    return clicks(source, model, train, ByKMeans(n=20))
+
+
+def stream(config: RunConfig) -> RunConfig:
+    """The same rows in valid and test, but each impression sees all that came before it, and train is all after the
+    first half of the events."""
+    if config.features is None:
+        return config
+    return replace(config, features=replace(config.features, kind="as_of", history=0.5))
 
 
 def as_published(config: RunConfig) -> RunConfig:

@@ -7,11 +7,12 @@ import json
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from macrorec.api import Model
 from macrorec.data.log import Interactions
 from macrorec.errors import DataError
 from macrorec.graph.bipartite import Graph
+from macrorec.graph.features import Samples
 from macrorec.train import checkpoint
 from macrorec.train.config import TrainConfig
 from macrorec.train.history import Epoch
@@ -130,7 +132,7 @@ class Saver:
 
 
 def identity_of(
-    model: Model, graph: Graph, config: TrainConfig, seed: int, labelled: Interactions | None
+    model: Model, graph: Graph, config: TrainConfig, seed: int, labelled: Interactions | Samples | None
 ) -> dict[str, Any]:
     """What the numbers of a training depend on: a checkpoint of another identity is refused."""
     settings = asdict(config)
@@ -141,9 +143,8 @@ def identity_of(
     for edges in graph.edges:
         for tensor in (edges.start_U, edges.item_E, edges.weight_E, edges.count_E):
             hasher.update(tensor.numpy().data)
-    if labelled is not None and labelled.label is not None:
-        for column in (labelled.user, labelled.item, labelled.label):
-            hasher.update(np.ascontiguousarray(column).data)
+    for column in _columns(labelled):
+        hasher.update(np.ascontiguousarray(column).data)
     identity = {
         "model": {"name": type(model).__name__, **own},
         "train": settings,
@@ -152,6 +153,16 @@ def identity_of(
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
     return plain
+
+
+def _columns(labelled: Interactions | Samples | None) -> list[npt.NDArray[Any]]:
+    """All that is learned from labelled rows; of samples that is what they have seen."""
+    if isinstance(labelled, Samples):
+        seen = [getattr(labelled.features, column.name).numpy() for column in fields(labelled.features)]
+        return [*seen, labelled.label_B.numpy()]
+    if labelled is None or labelled.label is None:
+        return []
+    return [labelled.user, labelled.item, labelled.label]
 
 
 def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:

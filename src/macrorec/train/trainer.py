@@ -18,6 +18,7 @@ from macrorec.api import Model
 from macrorec.data.log import Interactions
 from macrorec.errors import ConfigError, DataError, UserError
 from macrorec.graph.bipartite import Graph
+from macrorec.graph.features import Samples
 from macrorec.train import tracking
 from macrorec.train.config import TrainConfig
 from macrorec.train.history import Epoch, History, exhausted, improves
@@ -42,7 +43,7 @@ def train(
     config: TrainConfig,
     *,
     seed: int,
-    labelled: Interactions | None = None,
+    labelled: Interactions | Samples | None = None,
     validate: Validate | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -51,8 +52,9 @@ def train(
 ) -> History:
     """Fit ``model`` to ``graph`` in place; it ends on ``device``, in evaluation mode.
 
-    ``labelled`` is the train part of the log, for models of ``Labelled`` batches. With ``folder``, checkpoints are
-    written there, one found there is resumed, and Ctrl-C writes one. ``tensorboard`` is a folder to log to.
+    ``labelled`` is the train part of the log, for models of ``Labelled`` batches, or its samples, for rankers. With
+    ``folder``, checkpoints are written there, one found there is resumed, and Ctrl-C writes one. ``tensorboard`` is a
+    folder to log to.
 
     Raises ResourceError if the model's estimate of memory does not fit or a checkpoint cannot be written, DataError if
     there is nothing to train on or a checkpoint belongs to other arguments, ConfigError if ``config.monitor`` is not

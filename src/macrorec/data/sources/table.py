@@ -53,11 +53,13 @@ def read_log(
     behaviors: Sequence[Behavior] | None = None,
     columns: Mapping[str, str] | None = None,
     positive: float | None = None,
+    binary: float | None = None,
 ) -> tuple[Interactions, tuple[bool, bool]]:
     """A file, table or Interactions as Interactions, and whether ids of users and of items came as text in a table.
 
     ``target`` names one behaviour of several; the others are then auxiliary and do not mask. ``positive`` keeps rows
-    with at least this label. Repeated events stay, so that their weights add up.
+    with at least this label; ``binary`` keeps all, and makes the label 1 there, else 0. Repeated events stay, so that
+    their weights add up.
     """
     if isinstance(log, Interactions):
         return log, (False, False)
@@ -79,4 +81,5 @@ def read_log(
             raise ConfigError(f"the log has no behaviour {target!r}; it has {', '.join(map(repr, names))}")
         others = (Behavior(name=name, role="auxiliary", mask=False) for name in names if name != target)
         schema = (*others, Behavior(name=target))
-    return prepare({"train": frame}, schema, PrepareConfig(positive=positive, dedupe="none")).train, text
+    config = PrepareConfig(positive=positive, binary=binary, dedupe="none")
+    return prepare({"train": frame}, schema, config).train, text
