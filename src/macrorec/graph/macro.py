@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 from torch import Tensor
 
 from macrorec.errors import DataError
+from macrorec.graph import macro_tensors
+from macrorec.graph.events import Numbers, checked, repeats
 from macrorec.graph.groups import UNKNOWN, Groups
+from macrorec.graph.slabs import Columns, Events, Ints, Rows, Slabs, State, bytes_of
+from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, with_nodes, with_room
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,24 @@ class Features:
 
 
 class MacroGraph:
-    """Counts of (5) for every user and item under fixed groups; ``add`` equals a rebuild from the whole log."""
+    """Counts of (5) for every user and item under fixed groups; ``add`` equals a rebuild from the whole log.
+
+    R (U, I) sums the weights of events, C_u and C_i hold the groups, one-hot. Then
+
+        A_u1 = R C_i    A_u2 = R A_i1 = R (R^T C_u)    A_i1 = R^T C_u    A_i2 = R^T A_u1 = R^T (R C_i)
+
+    An event (u, i, w) adds w to R[u, i], and so to one number of A_u1 and of A_i1. A_u2[u] is summed from A_i1 over the
+    events of u when it is read (``pull``); a user of more than ``pull`` events is heavy, has a row that every event of
+    its items adds to, and costs no more to read. A_i2 is kept: row i gains w A_u1[u], and of the other items of u the
+    latest ``push`` learn of i. What the earlier ones did not learn is counted in ``missed``: 0 <= exact - kept, which
+    sums to ``missed`` (or less, after removals); everything else is exact. ``refresh`` counts A_i2 anew.
+
+    Weights are kept in float32, counts in float64: sums of weights of like size are exact, whatever their order. Tables
+    of rows are dense up to ``DENSE_BYTES``: there an entry takes 8 bytes and no search, in sparse rows 12. ``dense``
+    decides for all of them. Reading may go on in several threads at once, but not while another changes the state.
+    """
+
+    _state: State
 
     def __init__(
         self,
@@ -77,153 +95,61 @@ class MacroGraph:
         push: int = 256,
         dense: bool | None = None,
     ) -> None:
-        """The graph of events in the log's order; without times that order is time, without weights each counts 1."""
-        self.users, self.items, self.recents = users, items, recents
-        self.pull, self.push, self.dense = pull, push, dense
-        self.missed, self.n_events, self._latest = 0.0, 0, 0
-        self._user_slab: list[list[tuple[int, int, float]]] = [[] for _ in range(len(users))]
-        self._item_slab: list[list[tuple[int, int, float]]] = [[] for _ in range(len(items))]
-        self._u1 = np.zeros((len(users), items.n))
-        self._i1 = np.zeros((len(items), users.n))
-        self._i2 = np.zeros((len(items), items.n))
-        self.add(user_E, item_E, weight_E, time_E)
+        """The graph of E events. Without weights each counts 1; without times they stand in the order of time.
+
+        Raises DataError as ``add`` does.
+        """
+        assert recents >= 0 and pull >= 0 and push >= 0
+        self.recents, self.pull, self.push, self.dense = recents, pull, push, dense
+        self._latest = 0
+        self.users, self.items = users, items
+        events = self._events(user_E, item_E, weight_E, time_E)
+        if len(events.time_E):
+            self._latest = int(events.time_E.max())
+        self._count(users, items, *lists(events, len(users), len(items)))
+
+    # --- events ---
 
     def add(
         self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
     ) -> None:
-        """Count these events, too. An event without a time comes at the latest time so far."""
-        for user, item, weight, time in self._rows(user_E, item_E, weight_E, time_E):
-            self._add(user, item, weight, time)
+        """Count these events, too: arrays of E numbers, weights (1) and times (the latest so far).
 
-    def _rows(
-        self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None, time_E: Numbers | None
-    ) -> list[tuple[int, int, float, int]]:
-        weight = np.ones(len(user_E)) if weight_E is None else weight_E
-        time = np.full(len(user_E), self._latest) if time_E is None else time_E
-        return list(zip(user_E.tolist(), item_E.tolist(), weight.tolist(), time.tolist(), strict=True))
+        An event of an earlier time is late, and takes its place in time, behind those of the same time. Raises
+        DataError, with nothing changed, for nodes outside the tables, weights outside 0 to ``MOST``, unequal lengths.
+        """
+        from macrorec.graph import macro_kernels
 
-    def _add(self, user: int, item: int, weight: float, time: int) -> None:
-        p, q = int(self.users.of_N[user]), int(self.items.of_N[item])
-        if q >= 0:
-            for _, other, value in self._user_slab[user]:
-                self._i2[other, q] += weight * value
-            self._u1[user, q] += weight
-        self._i2[item] += weight * self._u1[user]
-        if p >= 0:
-            self._i1[item, p] += weight
-        insort(self._user_slab[user], (time, item, weight), key=itemgetter(0))
-        insort(self._item_slab[item], (time, user, weight), key=itemgetter(0))
-        self.n_events += 1
-        self._latest = max(self._latest, time)
+        events = self._events(user_E, item_E, weight_E, time_E)
+        self._advance(lambda done, need: macro_kernels.add(self._state, events, done, need), len(events.user_E))
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
 
     def remove(
         self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
     ) -> None:
-        """Take events back: of each user and item the latest, with this weight and time where they are given."""
-        for row in range(len(user_E)):
-            user, item = int(user_E[row]), int(item_E[row])
-            found = [
-                event
-                for event in self._user_slab[user]
-                if event[1] == item
-                and (weight_E is None or event[2] == weight_E[row])
-                and (time_E is None or event[0] == time_E[row])
-            ]
-            if not found:
-                raise DataError(f"there is no event of user {user} and item {item} to remove")
-            time, _, weight = found[-1]
-            _drop(self._user_slab[user], (time, item, weight))
-            _drop(self._item_slab[item], (time, user, weight))
-            self.n_events -= 1
-        self.refresh()
+        """Take events back: of each user and item the latest, of this weight and time where they are given.
 
-    def refresh(self) -> None:
-        """Count everything anew from the kept events; ``missed`` is 0 afterwards."""
-        self.regroup(self.users, self.items)
+        Costs as much as the histories of user and item are long. Raises DataError, with nothing changed, if one of them
+        is not there, and as ``add`` does.
+        """
+        from macrorec.graph import macro_kernels
 
-    def regroup(self, users: Groups, items: Groups) -> None:
-        """Other groups for the same events; groups of more nodes make the tables grow."""
-        self.users, self.items = users, items
-        self._user_slab += [[] for _ in range(len(users) - len(self._user_slab))]
-        self._item_slab += [[] for _ in range(len(items) - len(self._item_slab))]
-        c_u, c_i = np.eye(users.n + 1)[users.of_N][:, :-1], np.eye(items.n + 1)[items.of_N][:, :-1]
-        self._u1 = np.zeros((len(users), items.n))
-        for user, slab in enumerate(self._user_slab):
-            for _, item, weight in slab:
-                self._u1[user] += weight * c_i[item]
-        self._i1, self._i2 = np.zeros((len(items), users.n)), np.zeros((len(items), items.n))
-        for item, slab in enumerate(self._item_slab):
-            for _, user, weight in slab:
-                self._i1[item] += weight * c_u[user]
-                self._i2[item] += weight * self._u1[user]
-        self.missed = 0.0
-
-    def grow(self, n_users: int, n_items: int) -> None:
-        """Room for new nodes, whose group is unknown."""
-        new_U = np.full(n_users - len(self.users), UNKNOWN, np.int32)
-        new_I = np.full(n_items - len(self.items), UNKNOWN, np.int32)
-        users = replace(self.users, of_N=np.concatenate([self.users.of_N, new_U]))
-        self.regroup(users, replace(self.items, of_N=np.concatenate([self.items.of_N, new_I])))
-
-    def user_hop1(self, users_B: Numbers) -> Floats:
-        """A_u1, float64, shape (B, Q)."""
-        return _take(self._u1, users_B, 0)
-
-    def user_hop2(self, users_B: Numbers) -> Floats:
-        """A_u2, float64, shape (B, P)."""
-        out = np.zeros((len(users_B), self.users.n))
-        for row, user in enumerate(users_B.tolist()):
-            if 0 <= user < len(self.users) and self._user_slab[user]:
-                _, items, weights = zip(*self._user_slab[user], strict=True)
-                out[row] = np.asarray(weights) @ self._i1[list(items)]
-        return out
-
-    def item_hop1(self, items_B: Numbers) -> Floats:
-        """A_i1, float64, shape (B, P)."""
-        return _take(self._i1, items_B, 0)
-
-    def item_hop2(self, items_B: Numbers) -> Floats:
-        """A_i2, float64, shape (B, Q)."""
-        return _take(self._i2, items_B, 0)
-
-    def user_recent(self, users_B: Numbers) -> Ints:
-        """The latest items of users, latest first, int64, shape (B, R); -1 beyond the first."""
-        return _recent(self._user_slab, users_B, self.recents)
-
-    def item_recent(self, items_B: Numbers) -> Ints:
-        """The latest users of items, latest first, int64, shape (B, R); -1 beyond the first."""
-        return _recent(self._item_slab, items_B, self.recents)
-
-    def user_events(self, users_B: Numbers) -> Ints:
-        """How many events of each user count, int64, shape (B,)."""
-        return _take(np.array([len(slab) for slab in self._user_slab]), users_B, 0)
-
-    def item_events(self, items_B: Numbers) -> Ints:
-        """How many events of each item count, int64, shape (B,)."""
-        return _take(np.array([len(slab) for slab in self._item_slab]), items_B, 0)
-
-    def features(self, user_B: Numbers, item_B: Numbers) -> Features:
-        """The state now, as seen by the impressions (user_B[b], item_B[b]); -1 or beyond the tables: a new node."""
-
-        def tensor(values: npt.NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64 if values.dtype.kind == "i" else np.float32))
-
-        return Features(
-            user_B=tensor(_take(np.arange(len(self.users)), user_B, -1)),
-            item_B=tensor(_take(np.arange(len(self.items)), item_B, -1)),
-            user_group_B=tensor(_take(self.users.of_N, user_B, -1)),
-            item_group_B=tensor(_take(self.items.of_N, item_B, -1)),
-            user_hop1_BQ=tensor(self.user_hop1(user_B)),
-            user_hop2_BP=tensor(self.user_hop2(user_B)),
-            item_hop1_BP=tensor(self.item_hop1(item_B)),
-            item_hop2_BQ=tensor(self.item_hop2(item_B)),
-            user_recent_BR=tensor(self.user_recent(user_B)),
-            item_recent_BR=tensor(self.item_recent(item_B)),
+        events = self._events(user_E, item_E, weight_E, time_E)
+        same = weight_E is not None, time_E is not None
+        keys = [
+            events.user_E,
+            events.item_E,
+            *([events.weight_E] if same[0] else []),
+            *([events.time_E] if same[1] else []),
+        ]
+        lacking = macro_kernels.first_lacking(self._state, events, *same, repeats(keys))
+        if lacking >= 0:
+            user, item, weight, time = (column[lacking] for column in events)
+            which = f"{f' of weight {weight:g}' if same[0] else ''}{f' at time {time}' if same[1] else ''}"
+            raise DataError(f"nothing is removed: there is no event of user {user} and item {item}{which}")
+        self._advance(
+            lambda done, need: macro_kernels.remove(self._state, events, *same, done, need), len(events.user_E)
         )
-
-    def candidates(self, user: int, item_B: Numbers) -> Features:
-        """The features of one user with B items."""
-        return self.features(np.full(len(item_B), user), item_B)
 
     def replay(
         self,
@@ -235,49 +161,230 @@ class MacroGraph:
         item_S: Numbers,
         before_S: Numbers,
     ) -> Features:
-        """Add events one by one; sample s sees the state after the first before_S[s] of them (non-decreasing).
+        """Add events one by one; impression s sees the state after the first before_S[s] of them (never falling).
 
-        Events after the last sample are added, too.
+        Events after the last impression are added, too. Raises DataError as ``add`` does.
         """
-        rows, done = self._rows(user_E, item_E, weight_E, time_E), 0
-        seen = []
-        for sample, before in enumerate([*before_S.tolist(), len(rows)]):
-            for row in rows[done:before]:
-                self._add(*row)
-            done = before
-            if sample < len(user_S):
-                seen.append(self.features(user_S[sample : sample + 1], item_S[sample : sample + 1]))
-        if not seen:
-            return self.features(user_S, item_S)
-        return Features(**{f.name: torch.cat([getattr(s, f.name) for s in seen]) for f in fields(Features)})
+        from macrorec.graph import macro_kernels
+
+        events = self._events(user_E, item_E, weight_E, time_E)
+        before_S = np.ascontiguousarray(before_S, dtype=np.int64)
+        assert (before_S[1:] >= before_S[:-1]).all()
+        assert not len(before_S) or 0 <= before_S[0] <= before_S[-1] <= len(events.user_E)
+        user_S, item_S = _inside(user_S, len(self.users)), _inside(item_S, len(self.items))
+        size, q, p, r = len(before_S), self.items.n, self.users.n, self.recents
+        hops = (np.empty((size, width), np.float32) for width in (q, p, p, q))
+        out = Columns(*hops, *(np.empty((size, r), np.int64) for _ in range(2)))
+        done = np.zeros(2, np.int64)
+
+        def proceed(_: int, need: Ints) -> int:
+            return int(macro_kernels.replay(self._state, events, user_S, item_S, before_S, out, done, need))
+
+        self._advance(proceed, 1)
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        names = ("user_hop1_BQ", "user_hop2_BP", "item_hop1_BP", "item_hop2_BQ", "user_recent_BR", "item_recent_BR")
+        return Features(
+            user_B=torch.from_numpy(user_S),
+            item_B=torch.from_numpy(item_S),
+            user_group_B=torch.from_numpy(_known(self._state.user_group_U, user_S, UNKNOWN)),
+            item_group_B=torch.from_numpy(_known(self._state.item_group_I, item_S, UNKNOWN)),
+            **{name: torch.from_numpy(column) for name, column in zip(names, out, strict=True)},
+        )
+
+    def regroup(self, users: Groups, items: Groups) -> None:
+        """Other groups for the same events: everything is counted anew. Groups of more nodes make the tables grow.
+
+        Raises DataError for groups of fewer nodes than there are.
+        """
+        for name, new, now in (("users", users, self.users), ("items", items, self.items)):
+            if len(new) < len(now):
+                raise DataError(f"there are {len(now):,} {name}, and groups for {len(new):,} only")
+        self.grow(len(users), len(items))
+        self._count(users, items, self._state.users, self._state.items)
+
+    def refresh(self) -> None:
+        """Count all rows anew from the events; nothing is missed afterwards."""
+        self._count(self.users, self.items, self._state.users, self._state.items)
+
+    def grow(
+        self, n_users: int, n_items: int, user_group: Numbers | None = None, item_group: Numbers | None = None
+    ) -> None:
+        """Tables for new nodes, ``n_users`` and ``n_items`` in all; new nodes are of these groups, or unknown."""
+        assert n_users >= len(self.users) and n_items >= len(self.items)
+        self._state = with_nodes(self._state, n_users, n_items)
+        for name, n, given in (("users", n_users, user_group), ("items", n_items, item_group)):
+            groups: Groups = getattr(self, name)
+            of_N = self._state.user_group_U if name == "users" else self._state.item_group_I
+            if given is not None:
+                assert len(given) == n - len(groups) and (np.asarray(given) < groups.n).all()
+                of_N[len(groups) : n] = given
+            setattr(self, name, replace(groups, of_N=of_N[:n]))
+
+    def _count(self, users: Groups, items: Groups, user_slabs: Slabs, item_slabs: Slabs) -> None:
+        """The state of these events under these groups."""
+        from macrorec.graph import macro_kernels
+
+        self._state, heavy = counted(
+            user_slabs, item_slabs, users, items, pull=self.pull, push=self.push, dense=self.dense
+        )
+        self.users = replace(users, of_N=self._state.user_group_U[: len(users)])
+        self.items = replace(items, of_N=self._state.item_group_I[: len(items)])
+        self._advance(lambda done, need: macro_kernels.make_heavy(self._state, heavy, done, need), len(heavy))
+
+    def _advance(self, kernel: Callable[[int, Ints], int], n: int) -> None:
+        """Call ``kernel(done, need)`` until n are done, providing the room that it stops for."""
+        need, done = np.zeros(len(NEEDS) + 1, np.int64), 0
+        while done < n and (done := kernel(done, need)) < n:
+            self._state = with_room(self._state, need)
+
+    def _events(self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None, time_E: Numbers | None) -> Events:
+        sizes = {"n_users": len(self.users), "n_items": len(self.items)}
+        return checked(user_E, item_E, weight_E, time_E, latest=self._latest, **sizes)
+
+    # --- reading ---
+
+    @property
+    def n_events(self) -> int:
+        """Events that count."""
+        return int(self._state.users.size_N.sum())
+
+    @property
+    def n_heavy(self) -> int:
+        """Users who have a row of their own in A_u2."""
+        return int(self._state.n_heavy[0])
+
+    @property
+    def missed(self) -> float:
+        """Weight of the paths that A_i2 lacks, over all items and groups; 0: it is exact."""
+        return float(self._state.missed[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the state takes."""
+        return bytes_of(self._state)
+
+    def features(self, user_B: Numbers, item_B: Numbers) -> Features:
+        """The state now, as seen by the impressions (user_B[b], item_B[b]); -1 or beyond the tables: a new node."""
+        return Features(**self._of_users(user_B), **self._of_items(item_B))
+
+    def candidates(self, user: int, item_B: Numbers) -> Features:
+        """The same of one user with B items; what is known of the user stands in memory once."""
+        own = {
+            name: value.expand(len(item_B), *value.shape[1:])
+            for name, value in self._of_users(np.array([user])).items()
+        }
+        return Features(**own, **self._of_items(item_B))
+
+    def user_hop1(self, users_B: Numbers) -> Floats:
+        """A_u1, float64, shape (B, Q)."""
+        return self._read(self._state.user_hop1, _inside(users_B, len(self.users)), np.float64)
+
+    def user_hop2(self, users_B: Numbers) -> Floats:
+        """A_u2, float64, shape (B, P)."""
+        return self._pulled(_inside(users_B, len(self.users)), np.float64)
+
+    def item_hop1(self, items_B: Numbers) -> Floats:
+        """A_i1, float64, shape (B, P)."""
+        return self._read(self._state.item_hop1, _inside(items_B, len(self.items)), np.float64)
+
+    def item_hop2(self, items_B: Numbers) -> Floats:
+        """A_i2 as far as it is kept, float64, shape (B, Q)."""
+        return self._read(self._state.item_hop2, _inside(items_B, len(self.items)), np.float64)
+
+    def user_recent(self, users_B: Numbers) -> Ints:
+        """The latest items of users, latest first, int64, shape (B, R); -1 beyond the first."""
+        return self._recent(self._state.users, _inside(users_B, len(self.users)))
+
+    def item_recent(self, items_B: Numbers) -> Ints:
+        """The latest users of items, latest first, int64, shape (B, R); -1 beyond the first."""
+        return self._recent(self._state.items, _inside(items_B, len(self.items)))
+
+    def user_events(self, users_B: Numbers) -> Ints:
+        """How many events of each user count, int64, shape (B,)."""
+        return _known(self._state.users.size_N, _inside(users_B, len(self.users)), 0)
+
+    def item_events(self, items_B: Numbers) -> Ints:
+        """How many events of each item count, int64, shape (B,)."""
+        return _known(self._state.items.size_N, _inside(items_B, len(self.items)), 0)
+
+    def _of_users(self, user_B: Numbers) -> dict[str, Tensor]:
+        """The users' part of ``Features``."""
+        user_B = _inside(user_B, len(self.users))
+        return {
+            "user_B": torch.from_numpy(user_B),
+            "user_group_B": torch.from_numpy(_known(self._state.user_group_U, user_B, UNKNOWN)),
+            "user_hop1_BQ": torch.from_numpy(self._read(self._state.user_hop1, user_B, np.float32)),
+            "user_hop2_BP": torch.from_numpy(self._pulled(user_B, np.float32)),
+            "user_recent_BR": torch.from_numpy(self._recent(self._state.users, user_B)),
+        }
+
+    def _of_items(self, item_B: Numbers) -> dict[str, Tensor]:
+        """The items' part of ``Features``."""
+        item_B = _inside(item_B, len(self.items))
+        return {
+            "item_B": torch.from_numpy(item_B),
+            "item_group_B": torch.from_numpy(_known(self._state.item_group_I, item_B, UNKNOWN)),
+            "item_hop1_BP": torch.from_numpy(self._read(self._state.item_hop1, item_B, np.float32)),
+            "item_hop2_BQ": torch.from_numpy(self._read(self._state.item_hop2, item_B, np.float32)),
+            "item_recent_BR": torch.from_numpy(self._recent(self._state.items, item_B)),
+        }
+
+    def _read(self, rows: Rows, number_B: Ints, dtype: Any) -> npt.NDArray[Any]:
+        from macrorec.graph import macro_kernels
+
+        out_BK = np.empty((len(number_B), rows.width), dtype)
+        in_blocks(lambda lo, hi: macro_kernels.read(rows, number_B, out_BK, lo, hi), len(number_B), out_BK.size)
+        return out_BK
+
+    def _pulled(self, user_B: Ints, dtype: Any) -> npt.NDArray[Any]:
+        """A_u2, each user's row summed once."""
+        from macrorec.graph import macro_kernels, slab_kernels
+
+        distinct_K, index_B = np.empty_like(user_B), np.empty_like(user_B)
+        users_K = distinct_K[: slab_kernels.distinct(user_B, distinct_K, index_B)]
+        out_KP, out_BP = (np.empty((len(n), self.users.n), dtype) for n in (users_K, user_B))
+        cost = 64 * out_KP.size
+        in_blocks(lambda lo, hi: macro_kernels.read_user_hop2(self._state, users_K, out_KP, lo, hi), len(users_K), cost)
+        if len(users_K) == len(user_B):
+            return out_KP
+        in_blocks(lambda lo, hi: slab_kernels.take(out_KP, index_B, out_BP, lo, hi), len(user_B), out_BP.size)
+        return out_BP
+
+    def _recent(self, slabs: Slabs, number_B: Ints) -> Ints:
+        from macrorec.graph import macro_kernels
+
+        out_BR = np.empty((len(number_B), self.recents), np.int64)
+        in_blocks(lambda lo, hi: macro_kernels.read_recent(slabs, number_B, out_BR, lo, hi), len(number_B), out_BR.size)
+        return out_BR
+
+    # --- storing ---
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state, for ``from_tensors``."""
-        raise NotImplementedError
+        """The whole state, for ``from_tensors``: events, groups, settings, and A_i2 as it is kept."""
+        dense = -1 if self.dense is None else int(self.dense)
+        settings = (self.recents, self.pull, self.push, dense, self._latest)
+        return macro_tensors.write(self._state, (self.users, self.items), settings)
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> MacroGraph:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MacroGraph:
         """The graph that ``tensors`` was taken from."""
-        raise NotImplementedError
+        graph = cls.__new__(cls)
+        graph.recents, graph.pull, graph.push, dense, graph._latest = tensors["settings"].tolist()
+        graph.dense = None if dense < 0 else bool(dense)
+        users, items = (macro_tensors.read_groups(tensors, side) for side in macro_tensors.SIDES)
+        graph._count(users, items, *(macro_tensors.read_events(tensors, side) for side in macro_tensors.SIDES))
+        graph._state.missed[:] = tensors["missed"].numpy()
+        item_hop2 = macro_tensors.read_item_hop2(tensors, graph._state.item_hop2)
+        graph._state = graph._state._replace(item_hop2=item_hop2)
+        return graph
 
 
-def _drop(slab: list[tuple[int, int, float]], event: tuple[int, int, float]) -> None:
-    """Drop the last of equal events."""
-    del slab[len(slab) - 1 - slab[::-1].index(event)]
+def _inside(numbers: Numbers, n: int) -> Ints:
+    """Node numbers, int64; -1 for those outside 0 : n."""
+    array = np.asarray(numbers, dtype=np.int64)
+    return np.where((array >= 0) & (array < n), array, -1)
 
 
-def _take(values: npt.NDArray[Any], numbers_B: Numbers, empty: float) -> npt.NDArray[Any]:
-    inside = (numbers_B >= 0) & (numbers_B < len(values))
-    if not len(values):
-        return np.full((len(numbers_B), *values.shape[1:]), empty, values.dtype)
-    shape = (-1, *[1] * (values.ndim - 1))
-    return np.where(inside.reshape(shape), values[np.where(inside, numbers_B, 0)], values.dtype.type(empty))
-
-
-def _recent(slabs: list[list[tuple[int, int, float]]], numbers_B: Numbers, recents: int) -> Ints:
-    out = np.full((len(numbers_B), recents), -1)
-    for row, number in enumerate(numbers_B.tolist()):
-        if 0 <= number < len(slabs):
-            latest = [other for _, other, _ in slabs[number][: -recents - 1 : -1]]
-            out[row, : len(latest)] = latest
-    return out
+def _known(values_N: npt.NDArray[Any], number_B: Ints, empty: int) -> Ints:
+    """Values of nodes, int64; ``empty`` where the number is -1."""
+    return np.where(number_B >= 0, values_N[number_B], empty).astype(np.int64)
