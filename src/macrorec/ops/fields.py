@@ -31,16 +31,16 @@ Seen = Literal["ids", "history", "macro"]
 """``ids``: user, item and their groups; ``history``: the recents of both, too; ``macro``: their macro rows, too."""
 
 OF = {
-    "user": "users",
-    "item": "items",
-    "user_group": "user_groups",
-    "item_group": "item_groups",
-    "user_recent": "items",
-    "item_recent": "users",
-    "user_hop1": "item_groups",
-    "user_hop2": "user_groups",
-    "item_hop1": "user_groups",
-    "item_hop2": "item_groups",
+    "user": "user",
+    "item": "item",
+    "user_group": "user_group",
+    "item_group": "item_group",
+    "user_recent": "item",
+    "item_recent": "user",
+    "user_hop1": "item_group",
+    "user_hop2": "user_group",
+    "item_hop1": "user_group",
+    "item_hop2": "item_group",
 }
 """What the features of each field are."""
 _N_SEEN = {"ids": 4, "history": 6, "macro": 10}
@@ -53,7 +53,7 @@ def names(seen: Seen) -> tuple[str, ...]:
 
 def sizes(n_users: int, n_items: int, macro: MacroGraph) -> dict[str, int]:
     """How many users, items and groups of each there are: the features of a field by what they are."""
-    return {"users": n_users, "items": n_items, "user_groups": macro.users.n, "item_groups": macro.items.n}
+    return {"user": n_users, "item": n_items, "user_group": macro.users.n, "item_group": macro.items.n}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
