@@ -20,7 +20,7 @@ from macrorec.data.split import LeaveLastOne, SplitConfig, TimeQuantile, split
 from macrorec.errors import ConfigError, DataError
 from macrorec.graph.assignment import joined
 from macrorec.graph.features import FeatureConfig, FeatureSet, Samples, feature_set, stream
-from macrorec.graph.groups import ByCategory, ByFile, ByKMeans
+from macrorec.graph.groups import ByCategory, ByFile, ByKMeans, Groups
 from macrorec.graph.macro import MacroGraph
 from macrorec.graph.plan import plan
 from macrorec.inputs import read_split
@@ -222,6 +222,20 @@ def test_groups_are_fitted_on_the_history_alone_and_late_nodes_join_the_nearest(
     assert found.report["groups"]["users"] == {"n": 2, "unknown": 2, "objective": pytest.approx(0, abs=1e-6)}
     assert found.samples["train"].features.user_group_B.tolist() == [of_drama, -1, -1, -1, -1]
     assert found.samples["test"].features.user_group_B.tolist() == [of_news, -1]
+
+
+def test_late_items_join_the_group_that_their_users_prefer() -> None:
+    """Items 0 to 2 and 3 to 4 are two groups; one user took item 5 and three of the first, another 6 and one each."""
+    of_I = np.array([0, 0, 0, 1, 1, -1, -1, -1, -1], dtype=np.int32)
+    items = Groups(of_I, 2, centres_KF=np.eye(2))
+    events = [(0, i) for i in (0, 1, 2, 5)] + [(1, 3), (1, 6), (1, 0), (2, 7)] + [(3, i) for i in (0, 1, 2, 1)]
+    user, item = np.array(events).T
+    macro = MacroGraph(Groups(np.zeros(4, dtype=np.int32), 1), items, user, item)
+    users, found = joined(macro)
+    assert users is macro.users
+    assert found.of_N.tolist() == [0, 0, 0, 1, 1, 0, 1, -1, -1]  # item 6: 1 of 1 event beats 1 of 8
+    macro.regroup(users, found)
+    assert joined(macro)[1] is macro.items
 
 
 # --- negatives -------------------------------------------------------------------------------------------------------
