@@ -222,6 +222,9 @@ def test_groups_of_what_counts(log: Path, shell: Shell) -> None:
     log.write_text("user,item,rating\n0,0,5\n0,1,2\n1,1,4\n2,0,1\n")
     result = shell.json("groups", "log.csv", "--positive", "4", "--users", "2", "--item-groups", "2")
     assert (result["rows"], result["users"]["nodes"], result["items"]["nodes"]) == (2, 2, 2)
+    log.write_text("user,item,label\n0,0,1\n0,1,0\n1,1,1\n2,0,0\n")
+    result = shell.json("groups", "log.csv", "--users", "2", "--item-groups", "2")
+    assert (result["rows"], result["users"]["unknown"], result["users"]["nodes"]) == (2, 1, 3)
     log.write_text("user,item,event\n0,0,buy\n0,1,hide\n1,1,buy\n2,0,hide\n")
     result = shell.json(
         "groups", "log.csv", "--target", "buy", "--negative", "hide", "--users", "2", "--item-groups", "2"

@@ -102,6 +102,13 @@ def test_as_good_as_the_library() -> None:
     assert objective(vectors, ours) <= 1.05 * objective(vectors, Groups(best.labels_, 8))
 
 
+def test_nobody_wants_to_move() -> None:
+    vectors = np.random.default_rng(2).random((2000, 5))  # no clusters at all: many steps to get there
+    groups = by_kmeans(vectors, 12, seed=0)
+    assert groups.centres_KF is not None
+    assert (cdist(vectors, groups.centres_KF).argmin(1) == groups.of_N).all()
+
+
 def test_seeds_and_threads() -> None:
     vectors = blobs(3000, 18, 40).astype(np.float32)
     with threadpool_limits(4):
