@@ -11,8 +11,11 @@ from safetensors.torch import load, save
 from tests.contract.boards import checkerboard, corners, fitted, fresh, log_of, scores, state, with_labels
 
 from macrorec import configs, models
-from macrorec.api import ItemLinear, Model, TwoTower
+from macrorec.api import ItemLinear, Model, Ranker, TwoTower
 from macrorec.graph.bipartite import Graph, build, edges_of
+from macrorec.graph.features import macro_of
+from macrorec.graph.groups import Groups
+from macrorec.graph.macro import MacroGraph
 from macrorec.train.config import TrainConfig
 from macrorec.train.sampling import sampler
 
@@ -173,6 +176,11 @@ def test_permuting_ids_permutes_scores(kind):
         for behavior in range(len(log.behaviors))
     ]
     moved_graph = build(log_of(graph.n_users, graph.n_items, *pairs))
+    if issubclass(kind, Ranker):
+        graph = dataclasses.replace(graph, macro=macro_of(graph))
+        events = (moved_graph.target.user_E.numpy(), moved_graph.target.item_E.numpy())
+        macro = MacroGraph(moved_groups(graph.macro.users, user_to), moved_groups(graph.macro.items, item_to), *events)
+        moved_graph = dataclasses.replace(moved_graph, macro=macro)
     model, moved = fresh(kind, graph), fresh(kind, moved_graph)
     if model.batches is None:
         model.solve(graph, torch.Generator().manual_seed(0))
@@ -183,9 +191,15 @@ def test_permuting_ids_permutes_scores(kind):
     with torch.no_grad():
         for name, value in model.named_parameters():
             rows = to.get(len(value)) if value.ndim else None
-            targets[name][rows if rows is not None else slice(None)] = value
+            targets[name][rows if rows is not None else ...] = value
     expected = scores(model.eval())
     torch.testing.assert_close(scores(moved.eval())[user_to][:, item_to], expected, rtol=1e-4, atol=1e-5)
+
+
+def moved_groups(groups: Groups, to: np.ndarray) -> Groups:
+    of_N = np.empty_like(groups.of_N)
+    of_N[to] = groups.of_N
+    return dataclasses.replace(groups, of_N=of_N)
 
 
 # --- new users -------------------------------------------------------------------------------------------------------
