@@ -9,8 +9,8 @@ from tests.logs import raw
 
 from macrorec.data.log import Behavior, Interactions, Split
 from macrorec.data.prepare import PrepareConfig, prepare
+from macrorec.graph.columns import Features
 from macrorec.graph.features import FeatureSet, Samples
-from macrorec.graph.macro import Features
 
 BEHAVIORS = (
     Behavior(name="view", role="auxiliary", weight=0.5, mask=False),
@@ -69,6 +69,8 @@ class Book:
             "item_hop2_BQ": self._sum(self.n_item_groups, ((w, self._hop1_user(u)) for u, w in its)),
             "user_recent_BR": self._latest([i for i, _ in mine]),
             "item_recent_BR": self._latest([u for u, _ in its]),
+            "user_volume_BC": [len(mine)],
+            "item_volume_BC": [len(its)],
         }
 
     def _hop1_user(self, user: int) -> list[float]:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.graph.columns import Features
 from macrorec.graph.features import macro_of
-from macrorec.graph.macro import Features, MacroGraph
+from macrorec.graph.typed import AnyMacroGraph
 from macrorec.ops.losses import bce
 
 # --- batch kinds: declared by the model, made by the sampler ---------------------------------------------------------
@@ -252,7 +253,7 @@ class Ranker(Model):
     """
 
     batches = Impressions()
-    macro: MacroGraph
+    macro: AnyMacroGraph
 
     def __init__(self, config: Any, graph: Graph) -> None:
         super().__init__(config, graph)
@@ -292,22 +293,10 @@ class Ranker(Model):
         """Scores (B, I) for new users with these items, of which the last in number counts as the latest."""
         items_I, device = torch.arange(self.n_items), next(self.parameters()).device
         everything = self.macro.candidates(-1, items_I.numpy())
-        group_I = torch.from_numpy(self.macro.items.of_N).long()
         rows = []
         for start, stop in pairwise(history.start_U.tolist()):
-            own_H, weight_H = history.item_E[start:stop], history.weight_E[start:stop]
-            known = group_I[own_H] >= 0
-            hop1_Q = torch.zeros(self.macro.items.n).index_add(0, group_I[own_H][known], weight_H[known])
-            hop2_P = weight_H @ torch.from_numpy(self.macro.item_hop1(own_H.numpy())).float()
-            recent_R = torch.full((self.macro.recents,), -1)
-            latest = own_H.flip(0)[: self.macro.recents]
-            recent_R[: len(latest)] = latest
-            features = replace(
-                everything,
-                user_hop1_BQ=hop1_Q.expand(self.n_items, -1),
-                user_hop2_BP=hop2_P.expand(self.n_items, -1),
-                user_recent_BR=recent_R.expand(self.n_items, -1),
-            )
+            own = self.macro.visitor(history.item_E[start:stop].numpy(), history.weight_E[start:stop].numpy())
+            features = replace(everything, **{name: value.expand(self.n_items, -1) for name, value in own.items()})
             blocks = (features.take(rows_B).to(device) for rows_B in torch.split(items_I, _IMPRESSIONS_AT_ONCE))
             rows.append(torch.cat([self.logits(block) for block in blocks]))
         return torch.stack(rows) if rows else torch.zeros(0, self.n_items)

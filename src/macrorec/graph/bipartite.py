@@ -14,7 +14,7 @@ from torch import Tensor
 from macrorec.data.log import Behavior, Interactions, Split
 
 if TYPE_CHECKING:
-    from macrorec.graph.macro import MacroGraph
+    from macrorec.graph.typed import AnyMacroGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +54,7 @@ class Graph:
     n_items: int
     behaviors: tuple[Behavior, ...]
     edges: tuple[Edges, ...]
-    macro: MacroGraph | None = None
+    macro: AnyMacroGraph | None = None
     """The macro graph of the same log, where a ranker asked for it."""
 
     @property

@@ -17,16 +17,21 @@ from torch import Tensor
 from macrorec.data.log import PARTS, Interactions, PartName, Split
 from macrorec.graph.assignment import joined
 from macrorec.graph.bipartite import Graph
+from macrorec.graph.columns import Features
 from macrorec.graph.groups import Groups
 from macrorec.graph.impressions import Timeline
-from macrorec.graph.macro import Features, MacroGraph
+from macrorec.graph.macro import MacroGraph
 from macrorec.graph.plan import TEST, TRAIN, VALID, FeatureConfig, Plan, known_to_test, plan
+from macrorec.graph.typed import AnyMacroGraph, TypedMacroGraph
 
 if TYPE_CHECKING:
     from macrorec.data.catalog import Catalog
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+SIGNS = ("positive", "negative")
+"""Types of events with signed edges."""
 
 __all__ = ["FeatureConfig", "FeatureSet", "Samples", "feature_set", "macro_of", "samples_at", "stream"]
 
@@ -53,7 +58,7 @@ class Samples:
 class FeatureSet:
     """The samples of a split, and what a model that is fitted on them scores from."""
 
-    macro: MacroGraph
+    macro: AnyMacroGraph
     """The state after all events of train."""
     samples: Mapping[PartName, Samples]
     report: Mapping[str, Any]
@@ -71,7 +76,7 @@ def feature_set(split: Split, config: FeatureConfig, catalog: Catalog | None, *,
     line, groups = decided.line, (decided.users.groups, decided.items.groups)
     samples: dict[PartName, Samples]
     if config.kind == "snapshot":
-        live = MacroGraph(*groups, *line.events(slice(line.n_first)), recents=config.recents)
+        live = _graph(line, slice(line.n_first), groups, config)
         samples = {"train": _seeing(decided, live, TRAIN), "valid": _seeing(decided, live, VALID)}
         live = _state(line, known_to_test(line), groups, config)
         samples["test"] = _seeing(decided, live, TEST)
@@ -109,7 +114,7 @@ def macro_of(graph: Graph, n_groups: int = 20) -> MacroGraph:
     return MacroGraph(users, items, target.user_E.numpy(), target.item_E.numpy(), target.weight_E.numpy())
 
 
-def samples_at(macro: MacroGraph, pairs: Interactions) -> Samples:
+def samples_at(macro: AnyMacroGraph, pairs: Interactions) -> Samples:
     """Samples of labelled ``pairs`` that all see the macro graph as it is now."""
     assert pairs.label is not None
     seen = macro.user_events(pairs.user), macro.item_events(pairs.item)
@@ -127,22 +132,31 @@ def _samples(plan: Plan, rows: Ints, features: Features) -> Samples:
 # --- snapshot --------------------------------------------------------------------------------------------------------
 
 
-def _seeing(plan: Plan, macro: MacroGraph, part: int) -> Samples:
+def _seeing(plan: Plan, macro: AnyMacroGraph, part: int) -> Samples:
     """The samples of a part that all see ``macro`` as it is now."""
     rows = np.flatnonzero(plan.line.part_S == part)
     return _samples(plan, rows, macro.features(plan.line.rows.user[rows], plan.line.rows.item[rows]))
 
 
-def _state(line: Timeline, chosen_H: Mask, groups: tuple[Groups, Groups], config: FeatureConfig) -> MacroGraph:
+def _state(line: Timeline, chosen_H: Mask, groups: tuple[Groups, Groups], config: FeatureConfig) -> AnyMacroGraph:
     """The state after some events, late nodes joined."""
-    macro = MacroGraph(*groups, *line.events(chosen_H), recents=config.recents)
+    macro = _graph(line, chosen_H, groups, config)
     _join(macro)
     return macro
 
 
-def _join(macro: MacroGraph) -> bool:
+def _graph(
+    line: Timeline, chosen_H: Mask | slice, groups: tuple[Groups, Groups], config: FeatureConfig
+) -> AnyMacroGraph:
+    """The macro graph of some events."""
+    if config.edges == "signed":
+        return TypedMacroGraph(*groups, *line.events(chosen_H), types=SIGNS, recents=config.recents)
+    return MacroGraph(*groups, *line.events(chosen_H), recents=config.recents)
+
+
+def _join(macro: AnyMacroGraph) -> bool:
     """Let late nodes join the nearest centre; whether any did."""
-    users, items = joined(macro)
+    users, items = joined(macro if isinstance(macro, MacroGraph) else macro.graphs[0])
     changed = users is not macro.users or items is not macro.items
     if changed:
         macro.regroup(users, items)
@@ -155,7 +169,7 @@ def _join(macro: MacroGraph) -> bool:
 def _replayed(plan: Plan, at_once: int, joins: list[tuple[int, Groups, Groups]]) -> Iterator[tuple[slice, Features]]:
     """Features of at most ``at_once`` impressions at a time; to ``joins`` comes who joined after how many events."""
     line, config = plan.line, plan.config
-    live = MacroGraph(plan.users.groups, plan.items.groups, *line.events(slice(line.n_first)), recents=config.recents)
+    live = _graph(line, slice(line.n_first), (plan.users.groups, plan.items.groups), config)
     done_H, done_S = line.n_first, 0
     for stop_H in [*_regroupings(line, config), None]:
         stop_S = len(line.rows) if stop_H is None else int(line.before_S.searchsorted(stop_H))

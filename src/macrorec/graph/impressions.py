@@ -1,7 +1,8 @@
 """Which rows of a log are history, and which are impressions to learn from and to be measured on?
 
 History is every event that counts: rows of a behaviour that is not negative, those of the target behaviour only where
-their label, if the log has labels, is above .5. Impressions are labelled rows of the target behaviour after a boundary
+their label, if the log has labels, is above .5; with signed edges the others count, too, as events of a second type.
+Impressions are labelled rows of the target behaviour after a boundary
 in time. In a log without labels every positive after the boundary is one, and drawn items are the others.
 
 Shape letters: E rows of the log, H events of the history, S impressions.
@@ -42,6 +43,8 @@ class Timeline:
     time_H: Ints
     part_H: npt.NDArray[np.int8]
     """Index into ``PARTS``."""
+    type_H: npt.NDArray[np.int8] | None
+    """With signed edges: 0 for positive events, 1 for target events of label up to .5; None: all are positive."""
     rows: Interactions
     """The impressions, with labels of 0 or 1."""
     part_S: npt.NDArray[np.int8]
@@ -50,10 +53,16 @@ class Timeline:
     n_rows: tuple[int, int, int]
     """Rows in each part that could be impressions, those up to the boundary included."""
 
-    def events(self, chosen: slice | Mask) -> tuple[Any, Any, Any, Any]:
-        """User, item, weight and time of some events, as ``MacroGraph`` takes them."""
+    def events(self, chosen: slice | Mask) -> tuple[Any, ...]:
+        """User, item, weight, time and, with signed edges, type of some events, as a macro graph takes them."""
         weight = None if self.weight_H is None else self.weight_H[chosen]
-        return self.user_H[chosen], self.item_H[chosen], weight, self.time_H[chosen]
+        columns = self.user_H[chosen], self.item_H[chosen], weight, self.time_H[chosen]
+        return columns if self.type_H is None else (*columns, self.type_H[chosen])
+
+    @property
+    def positive_H(self) -> Mask:
+        """Which events (H,) are positive."""
+        return np.ones(len(self.user_H), dtype=bool) if self.type_H is None else self.type_H == 0
 
     def keep(self, keep_S: Mask) -> Timeline:
         """The same history with some of the impressions."""
@@ -61,7 +70,9 @@ class Timeline:
         return replace(self, rows=rows, part_S=part_S, before_S=before_S)
 
 
-def timeline(split: Split, history: float, *, ties: Ties = "apart", negatives: int = 0, seed: int = 0) -> Timeline:
+def timeline(
+    split: Split, history: float, *, ties: Ties = "apart", negatives: int = 0, signed: bool = False, seed: int = 0
+) -> Timeline:
     """The history and the impressions of ``split``, all parts together.
 
     The boundary is the least time that a share ``history`` of the target rows of all parts does not exceed. An event
@@ -78,7 +89,8 @@ def timeline(split: Split, history: float, *, ties: Ties = "apart", negatives: i
         order = np.argsort(log.time, kind="stable")
         log, part_E = log.take(order), part_E[order]
     assert log.time is not None
-    counts, candidate = _roles(log, negatives)
+    positive, candidate = _roles(log, negatives)
+    counts = positive | candidate if signed else positive
     boundary = _boundary(log, history)
     n_before = int(log.time.searchsorted(boundary, side="right"))
 
@@ -95,7 +107,7 @@ def timeline(split: Split, history: float, *, ties: Ties = "apart", negatives: i
         rows = _with_negatives(log.take(event_H), rows, negatives, seed)
         part_S, before_S = part_S.repeat(1 + negatives), before_S.repeat(1 + negatives)
     n_first = int(event_H.searchsorted(n_before))
-    if not n_first:
+    if not positive[event_H[:n_first]].any():
         raise DataError(f"no positive event up to time {boundary}: there is no history to make features from")
     n_rows = np.bincount(part_E[candidate], minlength=len(PARTS))
     return Timeline(
@@ -106,6 +118,7 @@ def timeline(split: Split, history: float, *, ties: Ties = "apart", negatives: i
         weight_H=_weights(log, event_H),
         time_H=log.time[event_H],
         part_H=part_E[event_H],
+        type_H=(~positive[event_H]).astype(np.int8) if signed else None,
         rows=rows,
         part_S=part_S,
         before_S=before_S,

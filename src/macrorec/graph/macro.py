@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,52 +13,13 @@ from torch import Tensor
 
 from macrorec.errors import DataError
 from macrorec.graph import macro_tensors
+from macrorec.graph.columns import Features
 from macrorec.graph.events import Numbers, checked, repeats
 from macrorec.graph.groups import UNKNOWN, Groups
-from macrorec.graph.slabs import Columns, Events, Ints, Rows, Slabs, State, bytes_of
+from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of
 from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, with_nodes, with_room
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Features:
-    """What a ranker may know of B impressions: one user and one item each. All tensors on one device.
-
-    Shape letters: P groups of users, Q groups of items, R recents.
-    """
-
-    user_B: Tensor
-    """User numbers, int64; -1 for a user without a row of its own."""
-    item_B: Tensor
-    """Item numbers, int64; -1 likewise."""
-    user_group_B: Tensor
-    """Group of the user, int64; -1 unknown."""
-    item_group_B: Tensor
-    """Group of the item, int64; -1 unknown."""
-    user_hop1_BQ: Tensor
-    """A_u1, float32: how often the user's history met each group of items."""
-    user_hop2_BP: Tensor
-    """A_u2, float32: paths from the user over its items to users of each group, those back to itself included."""
-    item_hop1_BP: Tensor
-    """A_i1, float32: how often each group of users met the item."""
-    item_hop2_BQ: Tensor
-    """A_i2, float32: paths from the item over its users to items of each group, those back to itself included."""
-    user_recent_BR: Tensor
-    """The user's latest items, int64, latest first; -1 beyond the first."""
-    item_recent_BR: Tensor
-    """The item's latest users, int64, latest first; -1 beyond the first."""
-
-    def __len__(self) -> int:
-        return len(self.user_B)
-
-    def take(self, rows: Tensor) -> Features:
-        """The impressions of these numbers, int64. (Indexing by a tensor takes four times as long.)"""
-        return Features(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
-
-    def to(self, device: torch.device | str) -> Features:
-        """The same on ``device``."""
-        return Features(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
 
 class MacroGraph:
@@ -134,6 +95,18 @@ class MacroGraph:
         """
         from macrorec.graph import macro_kernels
 
+        events = self.require(user_E, item_E, weight_E, time_E)
+        same = weight_E is not None, time_E is not None
+        self._advance(
+            lambda done, need: macro_kernels.remove(self._state, events, *same, done, need), len(events.user_E)
+        )
+
+    def require(
+        self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
+    ) -> Events:
+        """The events that ``remove`` would take back. Raises DataError if one of them is not there."""
+        from macrorec.graph import macro_kernels
+
         events = self._events(user_E, item_E, weight_E, time_E)
         same = weight_E is not None, time_E is not None
         keys = [
@@ -147,9 +120,7 @@ class MacroGraph:
             user, item, weight, time = (column[lacking] for column in events)
             which = f"{f' of weight {weight:g}' if same[0] else ''}{f' at time {time}' if same[1] else ''}"
             raise DataError(f"nothing is removed: there is no event of user {user} and item {item}{which}")
-        self._advance(
-            lambda done, need: macro_kernels.remove(self._state, events, *same, done, need), len(events.user_E)
-        )
+        return events
 
     def replay(
         self,
@@ -174,15 +145,18 @@ class MacroGraph:
         user_S, item_S = _inside(user_S, len(self.users)), _inside(item_S, len(self.items))
         size, q, p, r = len(before_S), self.items.n, self.users.n, self.recents
         hops = (np.empty((size, width), np.float32) for width in (q, p, p, q))
-        out = Columns(*hops, *(np.empty((size, r), np.int64) for _ in range(2)))
+        volumes = (np.empty((size, 1), np.float32) for _ in range(2))
+        out = Columns(*hops, *(np.empty((size, r), np.int64) for _ in range(2)), *volumes)
         done = np.zeros(2, np.int64)
 
+        seen, acc_P = Impressions(user_S, item_S, before_S), np.empty(p)
+
         def proceed(_: int, need: Ints) -> int:
-            return int(macro_kernels.replay(self._state, events, user_S, item_S, before_S, out, done, need))
+            return int(macro_kernels.replay(self._state, events, seen, acc_P, out, done, need))
 
         self._advance(proceed, 1)
         self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
-        names = ("user_hop1_BQ", "user_hop2_BP", "item_hop1_BP", "item_hop2_BQ", "user_recent_BR", "item_recent_BR")
+        names = (name[:-2] + "B" + name[-1] for name in Columns._fields)
         return Features(
             user_B=torch.from_numpy(user_S),
             item_B=torch.from_numpy(item_S),
@@ -244,6 +218,11 @@ class MacroGraph:
     # --- reading ---
 
     @property
+    def n_columns(self) -> tuple[int, int]:
+        """Numbers in a row over groups of users, and over groups of items: P and Q."""
+        return self.users.n, self.items.n
+
+    @property
     def n_events(self) -> int:
         """Events that count."""
         return int(self._state.users.size_N.sum())
@@ -274,6 +253,22 @@ class MacroGraph:
             for name, value in self._of_users(np.array([user])).items()
         }
         return Features(**own, **self._of_items(item_B))
+
+    def visitor(self, item_H: Numbers, weight_H: Numbers) -> dict[str, Tensor]:
+        """The user's part of ``Features``, each of shape (n,), of a newcomer with these items, the latest last."""
+        item_H, weight_H = np.asarray(item_H, dtype=np.int64), np.asarray(weight_H, dtype=np.float64)
+        group_H = self.items.of_N[item_H]
+        known = group_H >= 0
+        recent_R = np.full(self.recents, -1)
+        latest = item_H[::-1][: self.recents]
+        recent_R[: len(latest)] = latest
+        columns = {
+            "user_hop1_BQ": np.bincount(group_H[known], weight_H[known], minlength=self.items.n).astype(np.float32),
+            "user_hop2_BP": (weight_H @ self.item_hop1(item_H)).astype(np.float32),
+            "user_recent_BR": recent_R,
+            "user_volume_BC": np.array([len(item_H)], dtype=np.float32),
+        }
+        return {name: torch.from_numpy(column) for name, column in columns.items()}
 
     def user_hop1(self, users_B: Numbers) -> Floats:
         """A_u1, float64, shape (B, Q)."""
@@ -316,6 +311,7 @@ class MacroGraph:
             "user_hop1_BQ": torch.from_numpy(self._read(self._state.user_hop1, user_B, np.float32)),
             "user_hop2_BP": torch.from_numpy(self._pulled(user_B, np.float32)),
             "user_recent_BR": torch.from_numpy(self._recent(self._state.users, user_B)),
+            "user_volume_BC": torch.from_numpy(self.user_events(user_B)[:, None].astype(np.float32)),
         }
 
     def _of_items(self, item_B: Numbers) -> dict[str, Tensor]:
@@ -327,6 +323,7 @@ class MacroGraph:
             "item_hop1_BP": torch.from_numpy(self._read(self._state.item_hop1, item_B, np.float32)),
             "item_hop2_BQ": torch.from_numpy(self._read(self._state.item_hop2, item_B, np.float32)),
             "item_recent_BR": torch.from_numpy(self._recent(self._state.items, item_B)),
+            "item_volume_BC": torch.from_numpy(self.item_events(item_B)[:, None].astype(np.float32)),
         }
 
     def _read(self, rows: Rows, number_B: Ints, dtype: Any) -> npt.NDArray[Any]:
@@ -343,8 +340,11 @@ class MacroGraph:
         distinct_K, index_B = np.empty_like(user_B), np.empty_like(user_B)
         users_K = distinct_K[: slab_kernels.distinct(user_B, distinct_K, index_B)]
         out_KP, out_BP = (np.empty((len(n), self.users.n), dtype) for n in (users_K, user_B))
-        cost = 64 * out_KP.size
-        in_blocks(lambda lo, hi: macro_kernels.read_user_hop2(self._state, users_K, out_KP, lo, hi), len(users_K), cost)
+
+        def pull(lo: int, hi: int) -> None:
+            macro_kernels.read_user_hop2(self._state, users_K, np.empty(self.users.n), out_KP, lo, hi)
+
+        in_blocks(pull, len(users_K), 64 * out_KP.size)
         if len(users_K) == len(user_B):
             return out_KP
         in_blocks(lambda lo, hi: slab_kernels.take(out_KP, index_B, out_BP, lo, hi), len(user_B), out_BP.size)

@@ -5,6 +5,9 @@ results do not depend on the number of threads. Pools cannot grow in here: befor
 ``_fits`` asks whether all that it may touch has room. If not, the kernel stops there, ``need`` says how much is wanted
 of each pool, the caller provides it and goes on.
 
+Nothing in here allocates memory, so nothing counts references: ``_nrt=False`` tells numba, which else would count each
+array of a tuple up and down whenever it is looked at, and take ten times as long for an event.
+
 All this stands in one file, since numba's cache of compiled loops sees changes of their own file only. Shape letters:
 see ``slabs``; B and S impressions, R recents, K columns of a table.
 """
@@ -17,32 +20,42 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from macrorec.graph.slabs import Columns, Events, Rows, Slabs, State
+from macrorec.graph.slabs import Columns, Events, Impressions, Rows, Slabs, State
 
 Array = npt.NDArray[Any]
 
+kernel = njit(nogil=True, cache=True, _nrt=False)
+
 USERS, ITEMS, USER_HOP1, ITEM_HOP1, ITEM_HOP2, HEAVY_HOP2, HEAVY_USERS, HEAVY = range(8)
 """Places in ``need``: free entries of each pool, and at last rows for heavy users."""
+_GROWTH = 8
+"""A sparse row that fills one by one, moving as it grows, takes less than so many times its columns and one."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _wanted(slabs: Slabs, n: int) -> int:
     """Entries of the pool that one more for node n would take: none while its list has room."""
     size = slabs.size_N[n]
     return 0 if size < slabs.room_N[n] else 2 * size + 4
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def _copy(array: Array, old: int, new: int, size: int) -> None:
+    """array[new : new + size] = array[old : old + size]."""
+    for e in range(size):
+        array[new + e] = array[old + e]
+
+
+@kernel
 def _open(slabs: Slabs, n: int, place: int) -> int:
     """Make room for an entry at this place of the list of node n; its place in the pool."""
     room, size, first = _wanted(slabs, n), slabs.size_N[n], slabs.start_N[n]
     timed = len(slabs.time) > 0
     if room:
         new = slabs.used[0]
-        slabs.key[new : new + size] = slabs.key[first : first + size]
-        slabs.value[new : new + size] = slabs.value[first : first + size]
-        if timed:
-            slabs.time[new : new + size] = slabs.time[first : first + size]
+        _copy(slabs.key, first, new, size)
+        _copy(slabs.value, first, new, size)
+        _copy(slabs.time, first, new, size if timed else 0)
         slabs.start_N[n], slabs.room_N[n], first = new, room, new
         slabs.used[0] += room
     for e in range(first + size, first + place, -1):
@@ -53,7 +66,7 @@ def _open(slabs: Slabs, n: int, place: int) -> int:
     return first + place
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _after(array: Array, first: int, last: int, value: int) -> int:
     """The first place of the sorted array[first:last] that is beyond ``value``."""
     while first < last:
@@ -65,7 +78,7 @@ def _after(array: Array, first: int, last: int, value: int) -> int:
     return first
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _insert(slabs: Slabs, n: int, key: int, value: float, time: int) -> None:
     """An event of node n, behind all that are not later."""
     first, last = slabs.start_N[n], slabs.start_N[n] + slabs.size_N[n]
@@ -74,7 +87,7 @@ def _insert(slabs: Slabs, n: int, key: int, value: float, time: int) -> None:
     slabs.key[at], slabs.value[at], slabs.time[at] = key, value, time
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _delete(slabs: Slabs, n: int, at: int) -> None:
     """The event of node n at this place of the pool is gone."""
     for e in range(at, slabs.start_N[n] + slabs.size_N[n] - 1):
@@ -82,7 +95,7 @@ def _delete(slabs: Slabs, n: int, at: int) -> None:
     slabs.size_N[n] -= 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _add_entry(slabs: Slabs, n: int, key: int, value: float) -> None:
     """list_n[key] += value, in a list without times that is sorted by key."""
     first, last = slabs.start_N[n], slabs.start_N[n] + slabs.size_N[n]
@@ -94,7 +107,7 @@ def _add_entry(slabs: Slabs, n: int, key: int, value: float) -> None:
         slabs.key[at], slabs.value[at] = key, value
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _add(rows: Rows, n: int, k: int, value: float) -> None:
     """rows[n, k] += value."""
     if len(rows.dense_NK):
@@ -103,48 +116,57 @@ def _add(rows: Rows, n: int, k: int, value: float) -> None:
         _add_entry(rows.sparse, n, k, value)
 
 
-@njit(nogil=True, cache=True)
-def _accumulate(out_BK: Array, b: int, rows: Rows, n: int, weight: float) -> None:
-    """out_b += weight x rows[n]."""
-    if len(rows.dense_NK):
-        for k in range(rows.width):
-            out_BK[b, k] += weight * rows.dense_NK[n, k]
-    else:
-        first = rows.sparse.start_N[n]
-        for e in range(first, first + rows.sparse.size_N[n]):
-            out_BK[b, rows.sparse.key[e]] += weight * rows.sparse.value[e]
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def _add_row(rows: Rows, n: int, source: Rows, m: int, weight: float) -> None:
     """rows[n] += weight x source[m]."""
-    if len(rows.dense_NK):
-        _accumulate(rows.dense_NK, n, source, m, weight)
-    elif len(source.dense_NK):
-        for k in range(rows.width):
-            if source.dense_NK[m, k] != 0:
-                _add_entry(rows.sparse, n, k, weight * source.dense_NK[m, k])
+    x_NK, y_MK = rows.dense_NK, source.dense_NK
+    first = 0 if len(y_MK) else source.sparse.start_N[m]
+    if len(x_NK) and len(y_MK):
+        for k in range(x_NK.shape[1]):
+            x_NK[n, k] += weight * y_MK[m, k]
+    elif len(y_MK):
+        for k in range(y_MK.shape[1]):
+            if y_MK[m, k] != 0:
+                _add_entry(rows.sparse, n, k, weight * y_MK[m, k])
     else:
-        first = source.sparse.start_N[m]
         for e in range(first, first + source.sparse.size_N[m]):
-            _add_entry(rows.sparse, n, source.sparse.key[e], weight * source.sparse.value[e])
+            _add(rows, n, source.sparse.key[e], weight * source.sparse.value[e])
 
 
-@njit(nogil=True, cache=True)
-def _pull(state: State, user: int, out_BP: Array, b: int) -> None:
-    """out_b += A_u2[user] = sum_e w_e A_i1[i_e] over the user's events."""
-    users = state.users
-    for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        _accumulate(out_BP, b, state.item_hop1, users.key[e], np.float64(users.value[e]))
+@kernel
+def _add_column(rows: Rows, slabs: Slabs, first: int, last: int, k: int, weight: float) -> None:
+    """rows[n_e, k] += weight x w_e for the entries ``first : last`` of a list, of nodes n_e."""
+    x_NK, key, value = rows.dense_NK, slabs.key, slabs.value
+    if len(x_NK):
+        for e in range(first, last):
+            x_NK[key[e], k] += weight * value[e]
+    else:
+        for e in range(first, last):
+            _add_entry(rows.sparse, key[e], k, weight * value[e])
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def _pull(state: State, user: int, out_P: Array) -> None:
+    """out += A_u2[user] = sum_e w_e A_i1[i_e] over the user's events."""
+    key, value, x_NK, sparse = state.users.key, state.users.value, state.item_hop1.dense_NK, state.item_hop1.sparse
+    first = state.users.start_N[user]
+    for e in range(first, first + state.users.size_N[user]):
+        item, weight = key[e], np.float64(value[e])
+        if len(x_NK):
+            for k in range(len(out_P)):
+                out_P[k] += weight * x_NK[item, k]
+        else:
+            for f in range(sparse.start_N[item], sparse.start_N[item] + sparse.size_N[item]):
+                out_P[sparse.key[f]] += weight * sparse.value[f]
+
+
+@kernel
 def _holds(slabs: Slabs, wanted: int) -> bool:
     """Whether so many entries of the pool are free."""
     return slabs.used[0] + wanted <= len(slabs.key)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _enough(state: State, need: Array) -> bool:
     """Whether every pool holds what is needed."""
     ok = need[HEAVY] <= max(len(state.heavy_hop2.dense_NK), len(state.heavy_hop2.sparse.start_N))
@@ -154,14 +176,7 @@ def _enough(state: State, need: Array) -> bool:
     return ok and _holds(state.heavy_users, need[HEAVY_USERS])
 
 
-@njit(nogil=True, cache=True)
-def _wanted_row(rows: Rows, n: int, source: Rows, m: int) -> int:
-    """Entries of a sparse table's pool that row m of ``source`` and one column may take, row n moving as it grows."""
-    more = rows.width if len(source.dense_NK) else source.sparse.size_N[m] + 1
-    return 4 * (rows.sparse.size_N[n] + more) + 8
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def _heavy_fits(state: State, user: int, need: Array) -> None:
     """Add to ``need`` what ``_make_heavy`` may take."""
     users = state.users
@@ -169,10 +184,10 @@ def _heavy_fits(state: State, user: int, need: Array) -> None:
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
         need[HEAVY_USERS] += _wanted(state.heavy_users, users.key[e])
     if not len(state.heavy_hop2.dense_NK):
-        need[HEAVY_HOP2] += 4 * state.heavy_hop2.width + 8
+        need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fits(state: State, user: int, item: int, reach: int, need: Array) -> bool:
     """Whether there is room for all that an event may touch, with the user's latest ``reach`` items."""
     need[:] = 0
@@ -186,14 +201,14 @@ def _fits(state: State, user: int, item: int, reach: int, need: Array) -> bool:
     if not len(state.item_hop1.dense_NK):
         need[ITEM_HOP1] = _wanted(state.item_hop1.sparse, item)
     if not len(state.item_hop2.dense_NK):
-        need[ITEM_HOP2] = _wanted_row(state.item_hop2, item, state.user_hop1, user)
+        need[ITEM_HOP2] = _GROWTH * state.item_hop2.width + _GROWTH
         first = state.users.start_N[user]
         last = first + state.users.size_N[user]
         for e in range(max(first, last - reach), last):
             need[ITEM_HOP2] += _wanted(state.item_hop2.sparse, state.users.key[e])
     if not len(state.heavy_hop2.dense_NK):
         if row >= 0:
-            need[HEAVY_HOP2] += _wanted_row(state.heavy_hop2, row, state.item_hop1, item)
+            need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
         first = state.heavy_users.start_N[item]
         for e in range(first, first + state.heavy_users.size_N[item]):
             need[HEAVY_HOP2] += _wanted(state.heavy_hop2.sparse, state.heavy_users.key[e])
@@ -202,22 +217,18 @@ def _fits(state: State, user: int, item: int, reach: int, need: Array) -> bool:
     return _enough(state, need)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _make_heavy(state: State, user: int) -> None:
     """A row of its own for this user, who from now on is listed with its items."""
     users, row = state.users, state.n_heavy[0]
-    acc_1P = np.zeros((1, state.heavy_hop2.width))
-    _pull(state, user, acc_1P, 0)
-    for k in range(state.heavy_hop2.width):
-        if acc_1P[0, k] != 0:
-            _add(state.heavy_hop2, row, k, acc_1P[0, k])
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
+        _add_row(state.heavy_hop2, row, state.item_hop1, users.key[e], users.value[e])
         _add_entry(state.heavy_users, users.key[e], row, users.value[e])
     state.heavy_U[user] = row
     state.n_heavy[0] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def make_heavy(state: State, user_H: Array, done: int, need: Array) -> int:
     """Rows for the users ``done :``, until room is short; the number that have one."""
     for h in range(done, len(user_H)):
@@ -229,7 +240,7 @@ def make_heavy(state: State, user_H: Array, done: int, need: Array) -> int:
     return len(user_H)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count(state: State, user: int, item: int, weight: float, time: int) -> None:
     """One more event. r_ui, A_u1[u] and A_i1[i] gain its weight; A_i2 and kept rows of A_u2 its paths, each once."""
     users, p, q = state.users, state.user_group_U[user], state.item_group_I[item]
@@ -238,11 +249,12 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
     if q >= 0:
         _add(state.user_hop1, user, q, weight)
         _add(state.item_hop2, item, q, weight * weight)  # and back to the item
-        since, pushed = max(first, last - state.push), 0.0
-        for e in range(since, last):  # from the user's latest other events to this one
-            _add(state.item_hop2, users.key[e], q, weight * users.value[e])
-            pushed += users.value[e]
+        since = max(first, last - state.push)
+        _add_column(state.item_hop2, users, since, last, q, weight)  # from the user's latest other events to this one
         if since > first:
+            pushed = 0.0
+            for e in range(since, last):
+                pushed += users.value[e]
             state.missed[0] += weight * (state.user_weight_U[user] - pushed)
 
     row, listed = state.heavy_U[user], state.heavy_users
@@ -251,8 +263,8 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
         _add_entry(listed, item, row, weight)
     if p >= 0:
         _add(state.item_hop1, item, p, weight)
-        for e in range(listed.start_N[item], listed.start_N[item] + listed.size_N[item]):
-            _add(state.heavy_hop2, listed.key[e], p, weight * listed.value[e])  # from all of them, itself too, to it
+        first = listed.start_N[item]  # from all of them, itself too, to it
+        _add_column(state.heavy_hop2, listed, first, first + listed.size_N[item], p, weight)
 
     _insert(users, user, item, weight, time)
     _insert(state.items, item, user, weight, time)
@@ -261,7 +273,7 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
         _make_heavy(state, user)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _discount(state: State, user: int, item: int, at: int) -> None:
     """``_count`` undone, for the event at place ``at`` of the user's list.
 
@@ -272,8 +284,8 @@ def _discount(state: State, user: int, item: int, at: int) -> None:
     weight = np.float64(value)
     row, listed = state.heavy_U[user], state.heavy_users
     if p >= 0:
-        for e in range(listed.start_N[item], listed.start_N[item] + listed.size_N[item]):
-            _add(state.heavy_hop2, listed.key[e], p, -weight * listed.value[e])
+        first = listed.start_N[item]
+        _add_column(state.heavy_hop2, listed, first, first + listed.size_N[item], p, -weight)
         _add(state.item_hop1, item, p, -weight)
     if row >= 0:
         _add_entry(listed, item, row, -weight)
@@ -283,13 +295,13 @@ def _discount(state: State, user: int, item: int, at: int) -> None:
     _delete(users, user, at)
     if q >= 0:
         _add(state.user_hop1, user, q, -weight)
-        for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-            _add(state.item_hop2, users.key[e], q, -weight * users.value[e])
+        first = users.start_N[user]
+        _add_column(state.item_hop2, users, first, first + users.size_N[user], q, -weight)
     _delete(items, item, _find(items, item, user, value, time, True, True, 0))
     state.user_weight_U[user] -= weight
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add(state: State, events: Events, done: int, need: Array) -> int:
     """Count the events ``done :``, until room is short; the number that are counted."""
     for e in range(done, len(events.user_E)):
@@ -300,7 +312,7 @@ def add(state: State, events: Events, done: int, need: Array) -> int:
     return len(events.user_E)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(
     slabs: Slabs, n: int, other: int, weight: float, time: int, same_weight: bool, same_time: bool, skip: int
 ) -> int:
@@ -321,7 +333,7 @@ def _find(
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def first_lacking(state: State, events: Events, same_weight: bool, same_time: bool, again_E: Array) -> int:
     """The first event that is not there (``again_E``: how many like it the batch removes before); -1 if all are."""
     for e in range(len(events.user_E)):
@@ -331,7 +343,7 @@ def first_lacking(state: State, events: Events, same_weight: bool, same_time: bo
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def remove(state: State, events: Events, same_weight: bool, same_time: bool, done: int, need: Array) -> int:
     """Take back the events ``done :``, which are there, until room is short; the number that are gone."""
     for e in range(done, len(events.user_E)):
@@ -343,67 +355,57 @@ def remove(state: State, events: Events, same_weight: bool, same_time: bool, don
     return len(events.user_E)
 
 
-@njit(nogil=True, cache=True)
-def _read(rows: Rows, n: int, out_BK: Array, b: int) -> None:
-    """out_b = rows[n], never below 0: what was missed and then taken back is. Zeros if n is -1."""
-    out_BK[b, :] = 0
-    if n >= 0:
-        _accumulate(out_BK, b, rows, n, 1.0)
-        for k in range(rows.width):
-            out_BK[b, k] = max(out_BK[b, k], 0)
-
-
-@njit(nogil=True, cache=True)
-def _read_user_hop2(state: State, user: int, acc_1P: Array, out_BP: Array, b: int) -> None:
-    """out_b = A_u2[user]: the row of a heavy user, the sum over the events of another. Zeros if user is -1."""
-    if user >= 0 and state.heavy_U[user] >= 0:
-        _read(state.heavy_hop2, state.heavy_U[user], out_BP, b)
-        return
-    acc_1P[:] = 0
-    if user >= 0:
-        _pull(state, user, acc_1P, 0)
-    for k in range(acc_1P.shape[1]):
-        out_BP[b, k] = max(acc_1P[0, k], 0)
-
-
-@njit(nogil=True, cache=True)
-def _read_recent(slabs: Slabs, n: int, out_BR: Array, b: int) -> None:
-    """out_b = the other nodes of the latest events of n, latest first; -1 beyond the first, or if n is -1."""
-    size = slabs.size_N[n] if n >= 0 else 0
-    for r in range(out_BR.shape[1]):
-        out_BR[b, r] = slabs.key[slabs.start_N[n] + size - 1 - r] if r < size else -1
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def read(rows: Rows, number_B: Array, out_BK: Array, lo: int, hi: int) -> None:
-    """out_b = rows[number_b]."""
+    """out_b = rows[number_b], never below 0: what was missed and then taken back is. Zeros if the number is -1."""
+    x_NK, sparse = rows.dense_NK, rows.sparse
     for b in range(lo, hi):
-        _read(rows, number_B[b], out_BK, b)
+        n = number_B[b]
+        if n >= 0 and len(x_NK):
+            for k in range(x_NK.shape[1]):
+                out_BK[b, k] = max(x_NK[n, k], 0)
+        else:
+            for k in range(out_BK.shape[1]):
+                out_BK[b, k] = 0
+            if n >= 0:
+                for e in range(sparse.start_N[n], sparse.start_N[n] + sparse.size_N[n]):
+                    out_BK[b, sparse.key[e]] = max(sparse.value[e], 0)
 
 
-@njit(nogil=True, cache=True)
-def read_user_hop2(state: State, user_B: Array, out_BP: Array, lo: int, hi: int) -> None:
-    """out_b = A_u2[user_b]."""
-    acc_1P = np.zeros((1, state.item_hop1.width))
+@kernel
+def read_user_hop2(state: State, user_B: Array, acc_P: Array, out_BP: Array, lo: int, hi: int) -> None:
+    """out_b = A_u2[user_b]: the row of a heavy user, the sum (in ``acc_P``) over the events of another."""
     for b in range(lo, hi):
-        _read_user_hop2(state, user_B[b], acc_1P, out_BP, b)
+        user = user_B[b]
+        if user >= 0 and state.heavy_U[user] >= 0:
+            read(state.heavy_hop2, state.heavy_U[user : user + 1], out_BP[b : b + 1], 0, 1)
+        else:
+            for k in range(len(acc_P)):
+                acc_P[k] = 0
+            if user >= 0:
+                _pull(state, user, acc_P)
+            for k in range(len(acc_P)):
+                out_BP[b, k] = max(acc_P[k], 0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_recent(slabs: Slabs, number_B: Array, out_BR: Array, lo: int, hi: int) -> None:
-    """out_b = the latest of number_b."""
+    """out_b = the other nodes of the latest events of number_b, latest first; -1 beyond, and if the number is -1."""
     for b in range(lo, hi):
-        _read_recent(slabs, number_B[b], out_BR, b)
+        n = number_B[b]
+        size = slabs.size_N[n] if n >= 0 else 0
+        for r in range(out_BR.shape[1]):
+            out_BR[b, r] = slabs.key[slabs.start_N[n] + size - 1 - r] if r < size else -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def replay(
-    state: State, events: Events, user_S: Array, item_S: Array, before_S: Array, out: Columns, done: Array, need: Array
+    state: State, events: Events, seen: Impressions, acc_P: Array, out: Columns, done: Array, need: Array
 ) -> bool:
     """Count events and read impressions in turn, from ``done`` of either, until room is short; whether all is done."""
-    acc_1P = np.zeros((1, state.item_hop1.width))
-    for s in range(done[1], len(user_S) + 1):
-        before = before_S[s] if s < len(user_S) else len(events.user_E)
+    n_events, n_seen = len(events.user_E), len(seen.user_S)
+    for s in range(done[1], n_seen + 1):
+        before = seen.before_S[s] if s < n_seen else n_events
         for e in range(done[0], before):
             user, item = events.user_E[e], events.item_E[e]
             if not _fits(state, user, item, state.push, need):
@@ -411,11 +413,11 @@ def replay(
                 return False
             _count(state, user, item, np.float64(events.weight_E[e]), events.time_E[e])
         done[0] = before
-        if s < len(user_S):
-            _read(state.user_hop1, user_S[s], out.user_hop1_SQ, s)
-            _read_user_hop2(state, user_S[s], acc_1P, out.user_hop2_SP, s)
-            _read_recent(state.users, user_S[s], out.user_recent_SR, s)
-            _read(state.item_hop1, item_S[s], out.item_hop1_SP, s)
-            _read(state.item_hop2, item_S[s], out.item_hop2_SQ, s)
-            _read_recent(state.items, item_S[s], out.item_recent_SR, s)
+        if s < n_seen:
+            read(state.user_hop1, seen.user_S, out.user_hop1_SQ, s, s + 1)
+            read_user_hop2(state, seen.user_S, acc_P, out.user_hop2_SP, s, s + 1)
+            read_recent(state.users, seen.user_S, out.user_recent_SR, s, s + 1)
+            read(state.item_hop1, seen.item_S, out.item_hop1_SP, s, s + 1)
+            read(state.item_hop2, seen.item_S, out.item_hop2_SQ, s, s + 1)
+            read_recent(state.items, seen.item_S, out.item_recent_SR, s, s + 1)
     return True

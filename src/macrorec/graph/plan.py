@@ -47,6 +47,9 @@ class FeatureConfig:
     """Where the groups of users come from."""
     items: Grouping = field(default_factory=ByCategory)
     """Where the groups of items come from."""
+    edges: Literal["positive", "signed"] = "positive"
+    """Which events of the target behaviour are macro edges. ``positive``, the paper's: those of label above .5.
+    ``signed``, ours: all labelled ones, as two types with rows of their own; see ``TypedMacroGraph``."""
     recents: int = 20
     """Latest items of a user, and latest users of an item, that are known one by one; 20 in the authors' code."""
     cold: Literal["keep", "drop"] = "keep"
@@ -61,7 +64,8 @@ class FeatureConfig:
     """For logs without labels: items drawn per positive, as impressions of label 0."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("snapshot", "as_of")), ("cold", ("keep", "drop")), ("ties", get_args(Ties))):
+        choices = {"kind": ("snapshot", "as_of"), "edges": ("positive", "signed"), "cold": ("keep", "drop")}
+        for name, allowed in (*choices.items(), ("ties", get_args(Ties))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"features.{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         if not 0 < self.history < 1:
@@ -90,8 +94,13 @@ class Plan:
 
 def plan(split: Split, config: FeatureConfig, catalog: Catalog | None, *, seed: int) -> Plan:
     """What ``split`` gives under ``config``; errors as ``feature_set`` says."""
-    line = timeline(split, config.history, ties=config.ties, negatives=config.negatives, seed=seed)
-    events = line.events(slice(line.n_first))[:3]
+    signed = config.edges == "signed"
+    if signed and split.train.label is None:
+        raise ConfigError("features.edges is 'signed', but the log has no labels: set it to 'positive'")
+    line = timeline(split, config.history, ties=config.ties, negatives=config.negatives, signed=signed, seed=seed)
+    first_H = line.positive_H & (np.arange(len(line.user_H)) < line.n_first)
+    user_E, item_E, weight_E, *_ = line.events(first_H)
+    events = user_E, item_E, weight_E
     items = fit_items(config.items, line.rows.items, catalog, *events, len(line.rows.users), seed=seed)
     users = fit_users(config.users, line.rows.users, items.groups, *events, seed=seed)
     sides = (line.user_H, line.rows.user, len(line.rows.users)), (line.item_H, line.rows.item, len(line.rows.items))
@@ -101,7 +110,9 @@ def plan(split: Split, config: FeatureConfig, catalog: Catalog | None, *, seed: 
     else:
         from macrorec.graph.counting import counted_before
 
-        user_S, item_S = (counted_before(node_H, node_S, line.before_S, n) for node_H, node_S, n in sides)
+        positive_H = line.positive_H
+        before_S = np.append(0, np.cumsum(positive_H))[line.before_S]
+        user_S, item_S = (counted_before(node_H[positive_H], node_S, before_S, n) for node_H, node_S, n in sides)
     keep_S = (user_S > 0) & (item_S > 0) if config.cold == "drop" else np.ones(len(line.rows), dtype=bool)
     _check_train(line, keep_S)
     report = _report(config, line, users, items, user_S, item_S, keep_S)
@@ -145,6 +156,7 @@ def _report(
     per_part = {name: np.bincount(line.part_S[mask_S], minlength=len(PARTS)) for name, mask_S in counts.items()}
     return {
         "kind": config.kind,
+        "edges": config.edges,
         "sees": SEES[config.kind],
         "boundary": line.boundary,
         "history": line.n_first,
@@ -175,7 +187,9 @@ def known_to_test(line: Timeline) -> Mask:
 
 
 def _counted(line: Timeline, known_H: Mask, node_H: Numbers, node_S: Numbers, n_nodes: int) -> Ints:
-    """Events of each impression's node that a snapshot holds, shape (S,)."""
-    first, known = (np.bincount(node_H[chosen], minlength=n_nodes) for chosen in (slice(line.n_first), known_H))
+    """Positive events of each impression's node that a snapshot holds, shape (S,)."""
+    positive_H = line.positive_H
+    first_H = positive_H & (np.arange(len(positive_H)) < line.n_first)
+    first, known = (np.bincount(node_H[chosen], minlength=n_nodes) for chosen in (first_H, known_H & positive_H))
     counted: Ints = np.where(line.part_S == TEST, known[node_S], first[node_S])
     return counted

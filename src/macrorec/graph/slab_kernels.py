@@ -1,8 +1,9 @@
 """Which loops lay events out in lists, sum them to rows and hand rows out? Machine code, imported when first needed.
 
-None of them calls another: numba's cache of compiled loops sees changes of their own file only. None holds the
-interpreter's lock; none checks bounds: callers do. A kernel over ``lo : hi`` writes these rows alone, so results do not
-depend on the number of threads. Shape letters: see ``slabs``; B impressions, K and D columns.
+None of them calls another: numba's cache of compiled loops sees changes of their own file only. Those that allocate
+nothing count no references (``_nrt=False``, see ``macro_kernels``). None holds the interpreter's lock; none checks
+bounds: callers do. A kernel over ``lo : hi`` writes these rows alone, so results do not depend on the number of
+threads. Shape letters: see ``slabs``; B impressions, K and D columns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from macrorec.graph.slabs import Events, Rows, Slabs
 Array = npt.NDArray[Any]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def first_bad(events: Events, n_users: int, n_items: int, most: float) -> int:
     """The first event outside the tables, or whose weight is not in [0, most]; -1 if all are good."""
     for e in range(len(events.user_E)):
@@ -28,7 +29,7 @@ def first_bad(events: Events, n_users: int, n_items: int, most: float) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def fill(slabs: Slabs, node_E: Array, other_E: Array, weight_E: Array, time_E: Array) -> None:
     """Events in the order of time into the lists of their nodes, which have room for them."""
     for e in range(len(node_E)):
@@ -38,7 +39,7 @@ def fill(slabs: Slabs, node_E: Array, other_E: Array, weight_E: Array, time_E: A
         slabs.size_N[n] += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def move(old: Slabs, new: Slabs) -> None:
     """The lists of ``old`` into the empty, large enough ones of ``new``."""
     for n in range(len(old.start_N)):
@@ -52,7 +53,7 @@ def move(old: Slabs, new: Slabs) -> None:
         new.size_N[n] = old.size_N[n]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def sum_weights(slabs: Slabs, out_N: Array, lo: int, hi: int) -> None:
     """out_n = sum_e w_e over the events of n."""
     for n in range(lo, hi):
@@ -62,7 +63,7 @@ def sum_weights(slabs: Slabs, out_N: Array, lo: int, hi: int) -> None:
         out_N[n] = total
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def sum_groups(slabs: Slabs, group_M: Array, out_NK: Array, lo: int, hi: int) -> None:
     """out_n[k] = sum_e w_e over the events e of n whose other node m_e is in group k."""
     for n in range(lo, hi):
@@ -72,7 +73,7 @@ def sum_groups(slabs: Slabs, group_M: Array, out_NK: Array, lo: int, hi: int) ->
                 out_NK[n, k] += slabs.value[e]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def sum_rows(slabs: Slabs, source: Rows, out_NK: Array, lo: int, hi: int) -> None:
     """out_n = sum_e w_e source[m_e] over the events e of n."""
     for n in range(lo, hi):
@@ -95,39 +96,47 @@ def sum_sparse(
 
     ``counting`` first, which only sets ``size_N``; then again into lists with that room.
     """
-    acc, met, n_met = np.zeros(width), np.empty(width, np.int32), 0
+    acc, met = np.zeros(width), np.empty(width, np.int32)
+    nodes, weights, y_MK, starts, sizes = (
+        slabs.key,
+        slabs.value,
+        source.dense_NK,
+        source.sparse.start_N,
+        source.sparse.size_N,
+    )
+    columns, counts, out_key, out_value = source.sparse.key, source.sparse.value, out.key, out.value
     for n in range(lo, hi):
+        n_met = 0
         for e in range(slabs.start_N[n], slabs.start_N[n] + slabs.size_N[n]):
-            m, weight = slabs.key[e], np.float64(slabs.value[e])
+            m, weight = nodes[e], np.float64(weights[e])
             if len(group_M):
                 first, last = 0, 1 if group_M[m] >= 0 else 0
-            elif len(source.dense_NK):
+            elif len(y_MK):
                 first, last = 0, width
             else:
-                first, last = source.sparse.start_N[m], source.sparse.start_N[m] + source.sparse.size_N[m]
+                first, last = starts[m], starts[m] + sizes[m]
             for f in range(first, last):
                 if len(group_M):
                     k, value = group_M[m], weight
-                elif len(source.dense_NK):
-                    k, value = f, weight * source.dense_NK[m, f]
+                elif len(y_MK):
+                    k, value = f, weight * y_MK[m, f]
                 else:
-                    k, value = source.sparse.key[f], weight * source.sparse.value[f]
+                    k, value = columns[f], weight * counts[f]
                 if value != 0:
                     if acc[k] == 0:
                         met[n_met] = k
                         n_met += 1
                     acc[k] += value
-        columns = np.sort(met[:n_met])
+        ordered = np.sort(met[:n_met])
         for place in range(n_met):
             if not counting:
                 at = out.start_N[n] + place
-                out.key[at], out.value[at] = columns[place], acc[columns[place]]
-            acc[columns[place]] = 0
+                out_key[at], out_value[at] = ordered[place], acc[ordered[place]]
+            acc[ordered[place]] = 0
         out.size_N[n] = n_met
-        n_met = 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def take(x_KD: Array, index_B: Array, out_BD: Array, lo: int, hi: int) -> None:
     """out_b = x[index_b]."""
     for b in range(lo, hi):

@@ -53,6 +53,14 @@ class Events(NamedTuple):
     time_E: Array
 
 
+class Impressions(NamedTuple):
+    """S impressions, each after the first ``before_S`` of some events, which never falls; node -1: a new one."""
+
+    user_S: Ints
+    item_S: Ints
+    before_S: Ints
+
+
 class Columns(NamedTuple):
     """What ``replay`` reads: those arrays of ``Features`` that change with events."""
 
@@ -62,6 +70,8 @@ class Columns(NamedTuple):
     item_hop2_SQ: Array
     user_recent_SR: Array
     item_recent_SR: Array
+    user_volume_SC: Array
+    item_volume_SC: Array
 
 
 class State(NamedTuple):

@@ -24,7 +24,7 @@ from torch import Tensor
 from macrorec.api import ImpressionBatch, Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.graph.macro import Features
+from macrorec.graph.columns import Features
 from macrorec.ops.fields import FieldTables, Seen, names, read, sizes
 from macrorec.ops.losses import bce
 from macrorec.ops.mlp import MLP, n_weights

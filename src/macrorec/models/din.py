@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from macrorec.api import ImpressionBatch, Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.graph.macro import Features
+from macrorec.graph.columns import Features
 from macrorec.ops.attend import inside, masked_softmax, rows_or_zero
 from macrorec.ops.dice import Dice
 from macrorec.ops.fields import FieldTables, Seen, names, read, sizes

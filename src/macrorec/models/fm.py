@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from macrorec.api import Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.graph.macro import Features
+from macrorec.graph.columns import Features
 from macrorec.ops.fields import FieldTables, Seen, read, sizes
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from macrorec.api import ImpressionBatch, Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.graph.macro import Features
+from macrorec.graph.columns import Features
 from macrorec.ops.fields import Field, FieldTables, Seen, names, pool, read, shares, sizes
 from macrorec.ops.losses import bce
 from macrorec.ops.mlp import MLP, n_weights
