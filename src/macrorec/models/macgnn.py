@@ -8,7 +8,7 @@ recommender systems (WWW 2024).
 | (5): A_u1, A_u2, A_i1, A_i2                          | ``Features``, from ``MacroGraph``                            |
 | (6): w = softmax(log(A + 1) / tau)                   | ``macro_weights``                                            |
 | (7): a = softmax <Q E~_p, K E_t> / sqrt(d')          | ``MNA.query``, ``MNA.attention``                             |
-| (6), (7): z = sum_p w_p a_p V E~_p                   | ``aggregate``; ``MNA`` once per type of neighbour            |
+| (6), (7): z = sum_p w_p a_p V E~_p                   | ``gathered``, then V; ``MNA`` once per type of neighbour     |
 | readout: MLP of [E_u, z_u1, z_u2, z_ur, E_i, ...]    | ``concat``, ``readout``                                      |
 
 The target t is the user for neighbours that are users, the item for those that are items: a user's first hop and recent
@@ -37,7 +37,7 @@ from torch.nn.utils import skip_init
 from macrorec.api import ImpressionBatch, Ranker, Reason, Reasons
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.graph.macro import Features
+from macrorec.graph.columns import Features
 from macrorec.ops.attend import attend, attention, inside, masked_softmax, rows_or_zero
 from macrorec.ops.attribution import integrated_gradient
 from macrorec.ops.dice import Dice
@@ -216,24 +216,25 @@ class MacGNN(Ranker):
         return user_B1.squeeze(1), rows_or_zero(self.item_bias_I1, features.item_B).squeeze(1)
 
     def hops(self, features: Features, user_BD: Tensor, item_BD: Tensor) -> Iterator[Hop]:
-        """The user's neighbours, then the item's, in the order of the readout."""
+        """Neighbours that are items, or groups of items; then those that are users."""
         f, config = features, self.config
-        items = self._facing(self.of_items, self.item_groups_QD, self.of_items.query(item_BD))
-        recent_items = (self.of_items, self.items_ID, items[2], None)
-        if self.meets_users:
-            users = self._facing(self.of_users, self.user_groups_PD, self.of_users.query(user_BD))
-            recent_users = (self.of_users, self.users_UD, users[2], None)
-        yield Hop("user", "hop 1", "item group", *items, f.user_hop1_BQ)
-        if config.hop2:
-            yield Hop("user", "hop 2", "user group", *users, f.user_hop2_BP)
+        query_BD = self.of_items.query(item_BD)
+        groups = self._facing(self.of_items, self.item_groups_QD, query_BD)
+        yield Hop("user", "hop 1", "item group", *groups, f.user_hop1_BQ)
+        if config.hop2 and config.item_side:
+            yield Hop("item", "hop 2", "item group", *groups, f.item_hop2_BQ)
         if config.recents:
-            yield Hop("user", "recent", "item", *recent_items, f.user_recent_BR)
+            yield Hop("user", "recent", "item", self.of_items, self.items_ID, query_BD, None, f.user_recent_BR)
+        if not self.meets_users:
+            return
+        query_BD = self.of_users.query(user_BD)
+        groups = self._facing(self.of_users, self.user_groups_PD, query_BD)
+        if config.hop2:
+            yield Hop("user", "hop 2", "user group", *groups, f.user_hop2_BP)
         if config.item_side:
-            yield Hop("item", "hop 1", "user group", *users, f.item_hop1_BP)
-            if config.hop2:
-                yield Hop("item", "hop 2", "item group", *items, f.item_hop2_BQ)
-            if config.recents:
-                yield Hop("item", "recent", "user", *recent_users, f.item_recent_BR)
+            yield Hop("item", "hop 1", "user group", *groups, f.item_hop1_BP)
+        if config.item_side and config.recents:
+            yield Hop("item", "recent", "user", self.of_users, self.users_UD, query_BD, None, f.item_recent_BR)
 
     def macro_weights(self, count_BK: Tensor) -> Tensor:
         """(6): softmax over groups of log(count + 1) / tau, (B, K)."""
@@ -257,16 +258,19 @@ class MacGNN(Ranker):
             both_BK = both_BK / both_BK.sum(1, keepdim=True).clamp(min=torch.finfo(both_BK.dtype).tiny)
         return both_BK
 
-    def aggregate(self, hop: Hop) -> Tensor:
-        """z = V sum_p w_p a_p E~_p, (B, A); recents have no w_p."""
+    def gathered(self, hop: Hop) -> Tensor:
+        """sum_p w_p a_p E~_p, (B, D); recents have no w_p."""
         if hop.via == "recent":
-            return attend(hop.table_KD, hop.given_BK, hop.query_BD) @ hop.mna.value_DA
-        return self.combined(hop) @ (hop.table_KD @ hop.mna.value_DA)
+            return attend(hop.table_KD, hop.given_BK, hop.query_BD)
+        return self.combined(hop) @ hop.table_KD
 
     def concat(self, features: Features) -> Tensor:
-        """[E_u, E_i, z of each hop], (B, Z): the paper's order but for E_i, which changes nothing."""
+        """[E_u, E_i, z of each hop], (B, Z), hops in the order of ``hops``; z = V sum_p w_p a_p E~_p."""
         nodes = self.nodes(features)
-        return torch.cat([*nodes, *(self.aggregate(hop) for hop in self.hops(features, *nodes))], 1)
+        gathered = [(hop.mna, self.gathered(hop)) for hop in self.hops(features, *nodes)]
+        mnas = (self.of_items, self.of_users) if self.meets_users else (self.of_items,)
+        z = [torch.stack([x_BD for own, x_BD in gathered if own is mna], 1) @ mna.value_DA for mna in mnas]
+        return torch.cat([*nodes, *(z_BXA.flatten(1) for z_BXA in z)], 1)
 
     @torch.no_grad()
     def reasons(self, features: Features) -> Reasons:
@@ -307,7 +311,8 @@ class MacGNN(Ranker):
             kept_K = number_K = self._kept(hop.given_BK[0]).nonzero().squeeze(1)
             attention_K, count_K = self.macro_attention(hop)[0, kept_K], hop.given_BK[0, kept_K]
             weight_K, factor_K = self.macro_weights(hop.given_BK)[0, kept_K], self.combined(hop)[0, kept_K]
-        share_K = factor_K * (hop.table_KD[number_K] @ (hop.mna.value_DA @ gradient_A))
+        value_KA = hop.table_KD[number_K] @ hop.mna.value_DA
+        share_K = factor_K * (value_KA @ gradient_A)
         columns = (number_K, count_K, weight_K, attention_K, share_K)
         return [Reason(hop.side, hop.via, hop.kind, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
@@ -315,8 +320,9 @@ class MacGNN(Ranker):
         self, mna: MNA, table_KD: Tensor, query_BD: Tensor | None
     ) -> tuple[MNA, Tensor, Tensor | None, Tensor | None]:
         """What two hops over the same groups have in common."""
-        shared = query_BD is not None and not self.config.mask_empty
-        return mna, table_KD, query_BD, (query_BD @ table_KD.T).softmax(1) if shared else None
+        if query_BD is None or self.config.mask_empty:
+            return mna, table_KD, query_BD, None
+        return mna, table_KD, query_BD, (query_BD @ table_KD.T).softmax(1)
 
     def _kept(self, count_BK: Tensor) -> Tensor:
         return count_BK > 0 if self.config.mask_empty else torch.ones_like(count_BK, dtype=torch.bool)

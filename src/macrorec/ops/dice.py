@@ -66,10 +66,14 @@ class _BatchDice(torch.autograd.Function):
     def forward(
         ctx: Any, x_BH: Tensor, alpha_H: Tensor, mean_H: Tensor, var_H: Tensor, momentum: float, eps: float
     ) -> Tensor:
+        from macrorec.ops import kernels
+
         x_BH = x_BH.contiguous()
         p_BH, *batch = torch.native_batch_norm(x_BH, None, None, mean_H, var_H, True, momentum, eps)
         ctx.save_for_backward(x_BH, p_BH.sigmoid_(), *batch, alpha_H)
-        return _gated(x_BH, p_BH, alpha_H)
+        y_BH = torch.empty_like(x_BH)
+        kernels.dice(*(array.detach().numpy() for array in (x_BH, p_BH, alpha_H, y_BH)))
+        return y_BH
 
     @staticmethod
     @once_differentiable

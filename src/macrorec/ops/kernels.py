@@ -343,6 +343,15 @@ def attend_back(
                     grad_x[n, d] += a * grad[b, d]
 
 
+@njit(nogil=True, cache=True)
+def dice(x: Array, p: Array, alpha: Array, out: Array) -> None:
+    """out = x (alpha + (1 - alpha) p); x, p and out (B, H), alpha (H,)."""
+    one = x.dtype.type(1)
+    for b in range(len(x)):
+        for h in range(x.shape[1]):
+            out[b, h] = x[b, h] * (alpha[h] + (one - alpha[h]) * p[b, h])
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def dice_back(
     x: Array, p: Array, mean: Array, scale: Array, alpha: Array, grad: Array, grad_x: Array, grad_alpha: Array
