@@ -5,7 +5,7 @@ Shape letters: H events of the history, S impressions of all parts, B those of o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,7 @@ def _replayed(plan: Plan, at_once: int, joins: list[tuple[int, Groups, Groups]])
     """Features of at most ``at_once`` impressions at a time; to ``joins`` comes who joined after how many events."""
     line, config = plan.line, plan.config
     live = _graph(line, slice(line.n_first), (plan.users.groups, plan.items.groups), config)
+    replay: Callable[..., Features] = live.replay
     done_H, done_S = line.n_first, 0
     for stop_H in [*_regroupings(line, config), None]:
         stop_S = len(line.rows) if stop_H is None else int(line.before_S.searchsorted(stop_H))
@@ -178,7 +179,7 @@ def _replayed(plan: Plan, at_once: int, joins: list[tuple[int, Groups, Groups]])
             upto_H = int(line.before_S[rows.stop - 1])
             yield (
                 rows,
-                live.replay(
+                replay(
                     *line.events(slice(done_H, upto_H)),
                     line.rows.user[rows],
                     line.rows.item[rows],
@@ -189,8 +190,8 @@ def _replayed(plan: Plan, at_once: int, joins: list[tuple[int, Groups, Groups]])
         if stop_H is not None:
             live.add(*line.events(slice(done_H, stop_H)))
             done_H = stop_H
-            if _join(live):
-                joins.append((stop_H, live.users, live.items))
+            if (groups := _join(live)) is not None:
+                joins.append((stop_H, *groups))
 
 
 def _regroupings(line: Timeline, config: FeatureConfig) -> list[int]:

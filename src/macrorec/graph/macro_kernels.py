@@ -1,12 +1,11 @@
 """How do events change the macro graph, and how is it read? Machine code, imported when first needed.
 
-None holds the interpreter's lock; none checks bounds: callers do. A kernel over ``lo : hi`` writes these rows alone, so
-results do not depend on the number of threads. Pools cannot grow in here: before anything of an event is counted,
-``_fits`` asks whether all that it may touch has room. If not, the kernel stops there, ``need`` says how much is wanted
-of each pool, the caller provides it and goes on.
+None holds the interpreter's lock; none checks bounds: callers do. Pools cannot grow in here: before anything of an
+event is counted, ``_fits`` asks whether all that it may touch has room. If not, the kernel stops there, ``need`` says
+how much is wanted of each pool, the caller provides it and goes on.
 
-Nothing in here allocates memory, so nothing counts references: ``_nrt=False`` tells numba, which else would count each
-array of a tuple up and down whenever it is looked at, and take ten times as long for an event.
+Nothing in here allocates, so no reference need be counted: ``_nrt=False`` tells numba, which else counts every array of
+a tuple up and down whenever it is looked at, and takes ten times as long for an event.
 
 All this stands in one file, since numba's cache of compiled loops sees changes of their own file only. Shape letters:
 see ``slabs``; B and S impressions, R recents, K columns of a table.
@@ -40,22 +39,16 @@ def _wanted(slabs: Slabs, n: int) -> int:
 
 
 @kernel
-def _copy(array: Array, old: int, new: int, size: int) -> None:
-    """array[new : new + size] = array[old : old + size]."""
-    for e in range(size):
-        array[new + e] = array[old + e]
-
-
-@kernel
 def _open(slabs: Slabs, n: int, place: int) -> int:
     """Make room for an entry at this place of the list of node n; its place in the pool."""
     room, size, first = _wanted(slabs, n), slabs.size_N[n], slabs.start_N[n]
     timed = len(slabs.time) > 0
     if room:
         new = slabs.used[0]
-        _copy(slabs.key, first, new, size)
-        _copy(slabs.value, first, new, size)
-        _copy(slabs.time, first, new, size if timed else 0)
+        for e in range(size):
+            slabs.key[new + e], slabs.value[new + e] = slabs.key[first + e], slabs.value[first + e]
+            if timed:
+                slabs.time[new + e] = slabs.time[first + e]
         slabs.start_N[n], slabs.room_N[n], first = new, room, new
         slabs.used[0] += room
     for e in range(first + size, first + place, -1):
@@ -120,7 +113,6 @@ def _add(rows: Rows, n: int, k: int, value: float) -> None:
 def _add_row(rows: Rows, n: int, source: Rows, m: int, weight: float) -> None:
     """rows[n] += weight x source[m]."""
     x_NK, y_MK = rows.dense_NK, source.dense_NK
-    first = 0 if len(y_MK) else source.sparse.start_N[m]
     if len(x_NK) and len(y_MK):
         for k in range(x_NK.shape[1]):
             x_NK[n, k] += weight * y_MK[m, k]
@@ -129,6 +121,7 @@ def _add_row(rows: Rows, n: int, source: Rows, m: int, weight: float) -> None:
             if y_MK[m, k] != 0:
                 _add_entry(rows.sparse, n, k, weight * y_MK[m, k])
     else:
+        first = source.sparse.start_N[m]
         for e in range(first, first + source.sparse.size_N[m]):
             _add(rows, n, source.sparse.key[e], weight * source.sparse.value[e])
 
@@ -143,21 +136,6 @@ def _add_column(rows: Rows, slabs: Slabs, first: int, last: int, k: int, weight:
     else:
         for e in range(first, last):
             _add_entry(rows.sparse, key[e], k, weight * value[e])
-
-
-@kernel
-def _pull(state: State, user: int, out_P: Array) -> None:
-    """out += A_u2[user] = sum_e w_e A_i1[i_e] over the user's events."""
-    key, value, x_NK, sparse = state.users.key, state.users.value, state.item_hop1.dense_NK, state.item_hop1.sparse
-    first = state.users.start_N[user]
-    for e in range(first, first + state.users.size_N[user]):
-        item, weight = key[e], np.float64(value[e])
-        if len(x_NK):
-            for k in range(len(out_P)):
-                out_P[k] += weight * x_NK[item, k]
-        else:
-            for f in range(sparse.start_N[item], sparse.start_N[item] + sparse.size_N[item]):
-                out_P[sparse.key[f]] += weight * sparse.value[f]
 
 
 @kernel
@@ -222,8 +200,9 @@ def _make_heavy(state: State, user: int) -> None:
     """A row of its own for this user, who from now on is listed with its items."""
     users, row = state.users, state.n_heavy[0]
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        _add_row(state.heavy_hop2, row, state.item_hop1, users.key[e], users.value[e])
-        _add_entry(state.heavy_users, users.key[e], row, users.value[e])
+        weight = np.float64(users.value[e])
+        _add_row(state.heavy_hop2, row, state.item_hop1, users.key[e], weight)
+        _add_entry(state.heavy_users, users.key[e], row, weight)
     state.heavy_U[user] = row
     state.n_heavy[0] += 1
 
@@ -275,10 +254,7 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
 
 @kernel
 def _discount(state: State, user: int, item: int, at: int) -> None:
-    """``_count`` undone, for the event at place ``at`` of the user's list.
-
-    All its paths are taken from A_i2, also those that were missed: exact - kept stays as it is, so ``missed`` does.
-    """
+    """``_count`` undone, for the event at place ``at`` of the user's list."""
     users, items, p, q = state.users, state.items, state.user_group_U[user], state.item_group_I[item]
     value, time = users.value[at], users.time[at]
     weight = np.float64(value)
@@ -291,6 +267,7 @@ def _discount(state: State, user: int, item: int, at: int) -> None:
         _add_entry(listed, item, row, -weight)
         _add_row(state.heavy_hop2, row, state.item_hop1, item, -weight)
 
+    # All its paths are taken from A_i2, also those that were missed: so exact - kept stays, and ``missed`` does.
     _add_row(state.item_hop2, item, state.user_hop1, user, -weight)
     _delete(users, user, at)
     if q >= 0:
@@ -316,10 +293,7 @@ def add(state: State, events: Events, done: int, need: Array) -> int:
 def _find(
     slabs: Slabs, n: int, other: int, weight: float, time: int, same_weight: bool, same_time: bool, skip: int
 ) -> int:
-    """The latest event of node n with ``other``, after ``skip`` later ones; -1 if there is none.
-
-    ``same_weight`` and ``same_time`` say whether weight and time must agree.
-    """
+    """The latest event of node n with ``other`` (and weight, time, if asked), after ``skip`` later ones; -1: none."""
     first, last = slabs.start_N[n], slabs.start_N[n] + slabs.size_N[n]
     if same_time:
         last = _after(slabs.time, first, last, time)
@@ -361,31 +335,30 @@ def read(rows: Rows, number_B: Array, out_BK: Array, lo: int, hi: int) -> None:
     x_NK, sparse = rows.dense_NK, rows.sparse
     for b in range(lo, hi):
         n = number_B[b]
-        if n >= 0 and len(x_NK):
-            for k in range(x_NK.shape[1]):
-                out_BK[b, k] = max(x_NK[n, k], 0)
-        else:
-            for k in range(out_BK.shape[1]):
-                out_BK[b, k] = 0
-            if n >= 0:
-                for e in range(sparse.start_N[n], sparse.start_N[n] + sparse.size_N[n]):
-                    out_BK[b, sparse.key[e]] = max(sparse.value[e], 0)
+        dense = n >= 0 and len(x_NK) > 0
+        for k in range(out_BK.shape[1]):
+            out_BK[b, k] = max(x_NK[n, k], 0) if dense else 0
+        if n >= 0 and not dense:
+            for e in range(sparse.start_N[n], sparse.start_N[n] + sparse.size_N[n]):
+                out_BK[b, sparse.key[e]] = max(sparse.value[e], 0)
 
 
 @kernel
-def read_user_hop2(state: State, user_B: Array, acc_P: Array, out_BP: Array, lo: int, hi: int) -> None:
-    """out_b = A_u2[user_b]: the row of a heavy user, the sum (in ``acc_P``) over the events of another."""
+def read_user_hop2(state: State, user_B: Array, acc: Rows, out_BP: Array, lo: int, hi: int) -> None:
+    """out_b = A_u2[user_b]: the row of a heavy user; of another sum_e w_e A_i1[i_e] over its events, in the row ``acc``."""
+    users = state.users
     for b in range(lo, hi):
         user = user_B[b]
         if user >= 0 and state.heavy_U[user] >= 0:
             read(state.heavy_hop2, state.heavy_U[user : user + 1], out_BP[b : b + 1], 0, 1)
-        else:
-            for k in range(len(acc_P)):
-                acc_P[k] = 0
-            if user >= 0:
-                _pull(state, user, acc_P)
-            for k in range(len(acc_P)):
-                out_BP[b, k] = max(acc_P[k], 0)
+            continue
+        for k in range(acc.width):
+            acc.dense_NK[0, k] = 0
+        if user >= 0:
+            for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
+                _add_row(acc, 0, state.item_hop1, users.key[e], np.float64(users.value[e]))
+        for k in range(acc.width):
+            out_BP[b, k] = max(acc.dense_NK[0, k], 0)
 
 
 @kernel
@@ -399,9 +372,7 @@ def read_recent(slabs: Slabs, number_B: Array, out_BR: Array, lo: int, hi: int) 
 
 
 @kernel
-def replay(
-    state: State, events: Events, seen: Impressions, acc_P: Array, out: Columns, done: Array, need: Array
-) -> bool:
+def replay(state: State, events: Events, seen: Impressions, acc: Rows, out: Columns, done: Array, need: Array) -> bool:
     """Count events and read impressions in turn, from ``done`` of either, until room is short; whether all is done."""
     n_events, n_seen = len(events.user_E), len(seen.user_S)
     for s in range(done[1], n_seen + 1):
@@ -415,9 +386,11 @@ def replay(
         done[0] = before
         if s < n_seen:
             read(state.user_hop1, seen.user_S, out.user_hop1_SQ, s, s + 1)
-            read_user_hop2(state, seen.user_S, acc_P, out.user_hop2_SP, s, s + 1)
+            read_user_hop2(state, seen.user_S, acc, out.user_hop2_SP, s, s + 1)
             read_recent(state.users, seen.user_S, out.user_recent_SR, s, s + 1)
             read(state.item_hop1, seen.item_S, out.item_hop1_SP, s, s + 1)
             read(state.item_hop2, seen.item_S, out.item_hop2_SQ, s, s + 1)
             read_recent(state.items, seen.item_S, out.item_recent_SR, s, s + 1)
+            out.user_volume_SC[s, 0] = state.users.size_N[seen.user_S[s]] if seen.user_S[s] >= 0 else 0
+            out.item_volume_SC[s, 0] = state.items.size_N[seen.item_S[s]] if seen.item_S[s] >= 0 else 0
     return True
