@@ -16,7 +16,7 @@ from macrorec.graph import macro_tensors
 from macrorec.graph.columns import Features
 from macrorec.graph.events import Numbers, checked, repeats
 from macrorec.graph.groups import UNKNOWN, Groups
-from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of
+from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of, empty_rows
 from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, with_nodes, with_room
 
 Floats = npt.NDArray[np.float64]
@@ -149,10 +149,10 @@ class MacroGraph:
         out = Columns(*hops, *(np.empty((size, r), np.int64) for _ in range(2)), *volumes)
         done = np.zeros(2, np.int64)
 
-        seen, acc_P = Impressions(user_S, item_S, before_S), np.empty(p)
+        seen, acc = Impressions(user_S, item_S, before_S), empty_rows(1, p, dense=True)
 
         def proceed(_: int, need: Ints) -> int:
-            return int(macro_kernels.replay(self._state, events, seen, acc_P, out, done, need))
+            return int(macro_kernels.replay(self._state, events, seen, acc, out, done, need))
 
         self._advance(proceed, 1)
         self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
@@ -342,7 +342,7 @@ class MacroGraph:
         out_KP, out_BP = (np.empty((len(n), self.users.n), dtype) for n in (users_K, user_B))
 
         def pull(lo: int, hi: int) -> None:
-            macro_kernels.read_user_hop2(self._state, users_K, np.empty(self.users.n), out_KP, lo, hi)
+            macro_kernels.read_user_hop2(self._state, users_K, empty_rows(1, self.users.n, dense=True), out_KP, lo, hi)
 
         in_blocks(pull, len(users_K), 64 * out_KP.size)
         if len(users_K) == len(user_B):

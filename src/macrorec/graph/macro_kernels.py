@@ -345,20 +345,24 @@ def read(rows: Rows, number_B: Array, out_BK: Array, lo: int, hi: int) -> None:
 
 @kernel
 def read_user_hop2(state: State, user_B: Array, acc: Rows, out_BP: Array, lo: int, hi: int) -> None:
-    """out_b = A_u2[user_b]: the row of a heavy user; of another sum_e w_e A_i1[i_e] over its events, in the row ``acc``."""
-    users = state.users
+    """out_b = A_u2[user_b]: a heavy user's row, or else sum_e w_e A_i1[i_e] over its events, in the row ``acc``."""
+    users, x_NK, y_1K = state.users, state.item_hop1.dense_NK, acc.dense_NK
     for b in range(lo, hi):
         user = user_B[b]
         if user >= 0 and state.heavy_U[user] >= 0:
             read(state.heavy_hop2, state.heavy_U[user : user + 1], out_BP[b : b + 1], 0, 1)
             continue
+        y_1K[0, :] = 0
+        size = users.size_N[user] if user >= 0 else 0
+        for e in range(users.start_N[user], users.start_N[user] + size):
+            item, weight = users.key[e], np.float64(users.value[e])
+            if len(x_NK):
+                for k in range(acc.width):
+                    y_1K[0, k] += weight * x_NK[item, k]
+            else:
+                _add_row(acc, 0, state.item_hop1, item, weight)
         for k in range(acc.width):
-            acc.dense_NK[0, k] = 0
-        if user >= 0:
-            for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-                _add_row(acc, 0, state.item_hop1, users.key[e], np.float64(users.value[e]))
-        for k in range(acc.width):
-            out_BP[b, k] = max(acc.dense_NK[0, k], 0)
+            out_BP[b, k] = max(y_1K[0, k], 0)
 
 
 @kernel
