@@ -154,13 +154,13 @@ def _graph(
     return MacroGraph(*groups, *line.events(chosen_H), recents=config.recents)
 
 
-def _join(macro: AnyMacroGraph) -> bool:
-    """Let late nodes join the nearest centre; whether any did."""
+def _join(macro: AnyMacroGraph) -> tuple[Groups, Groups] | None:
+    """Let late nodes join a group, by their positive events; the new groups, if any node did."""
     users, items = joined(macro if isinstance(macro, MacroGraph) else macro.graphs[0])
-    changed = users is not macro.users or items is not macro.items
-    if changed:
-        macro.regroup(users, items)
-    return changed
+    if users is macro.users and items is macro.items:
+        return None
+    macro.regroup(users, items)
+    return users, items
 
 
 # --- as of each moment -----------------------------------------------------------------------------------------------
