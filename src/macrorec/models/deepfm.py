@@ -25,7 +25,7 @@ from macrorec.api import ImpressionBatch, Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
-from macrorec.ops.fields import FieldTables, Seen, names, read, sizes
+from macrorec.ops.fields import FieldTables, Seen, n_features, names, read, sizes
 from macrorec.ops.losses import bce
 from macrorec.ops.mlp import MLP, n_weights
 
@@ -35,7 +35,8 @@ class DeepFMConfig:
     """Sizes are MacGNN's, so that capacity is alike; the paper's are 400-400-400, half of the units dropped."""
 
     fields: Seen = "history"
-    """``ids``: user, item, their groups; ``history``: their recents, too; ``macro``: their macro rows, too."""
+    """``ids``: user, item, their groups; ``history``: and their recents; ``macro``: and their macro rows; ``volumes``:
+    and how many events they have."""
     dim: int = 10
     """Length of the embeddings; 10 in the paper, too."""
     hidden: tuple[int, ...] = (200, 80)
@@ -74,9 +75,9 @@ class DeepFM(Ranker):
 
     @classmethod
     def memory(cls, config: DeepFMConfig, graph: Graph) -> int:
-        """Two vectors and weights per node, 100 groups of either side in three fields, the MLP; with Adam."""
-        nodes = (2 * graph.n_nodes + 600) * (config.dim + 1)
-        return 4 * 4 * (nodes + n_weights(10 * config.dim, config.hidden))
+        """A vector and a weight per feature, and the MLP, with gradient and Adam's two moments."""
+        mlp = n_weights(len(names(config.fields)) * config.dim, config.hidden)
+        return 4 * 4 * (n_features(config.fields, graph) * (config.dim + 1) + mlp)
 
     def logits(self, features: Features, generator: torch.Generator | None = None) -> Tensor:
         """y_FM + y_DNN of (1), shape (B,)."""

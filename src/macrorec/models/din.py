@@ -36,7 +36,7 @@ from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
 from macrorec.ops.attend import inside, masked_softmax, rows_or_zero
 from macrorec.ops.dice import Dice
-from macrorec.ops.fields import FieldTables, Seen, names, read, sizes
+from macrorec.ops.fields import FieldTables, Seen, n_features, names, read, sizes
 from macrorec.ops.losses import bce
 from macrorec.ops.mlp import MLP, n_weights
 
@@ -46,8 +46,8 @@ class DINConfig:
     """Values of the paper, but for ``dim``, which is MacGNN's."""
 
     fields: Seen = "history"
-    """``ids``: user, item, their groups, and nothing to attend to; ``history``: their recents, too; ``macro``: their
-    macro rows, too."""
+    """``ids``: user, item, their groups, and nothing to attend to; ``history``: and their recents; ``macro``: and their
+    macro rows; ``volumes``: and how many events they have."""
     dim: int = 10
     """Length of the embeddings."""
     hidden: tuple[int, ...] = (200, 80)
@@ -149,9 +149,10 @@ class DIN(Ranker):
 
     @classmethod
     def memory(cls, config: DINConfig, graph: Graph) -> int:
-        """Tables of nodes and 100 groups of either side, MLP and unit, with Adam; the unit's inputs for 1,024 rows."""
+        """Embeddings, MLP and unit, with gradient and Adam's two moments; what the unit makes of 1,024 impressions."""
         unit = config.unit * (4 * config.dim**2 + 4 * config.dim + 5)
-        weights = (graph.n_nodes + 200) * config.dim + n_weights(11 * config.dim, config.hidden) + unit
+        mlp = n_weights((len(names(config.fields)) + 1) * config.dim, config.hidden)
+        weights = n_features(config.fields, graph) * config.dim + mlp + unit
         return 4 * 4 * weights + 4 * 1024 * (20 * (4 * config.dim + 4 * config.unit) + 4 * config.dim * config.unit)
 
     def logits(self, features: Features, generator: torch.Generator | None = None) -> Tensor:

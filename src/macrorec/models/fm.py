@@ -25,7 +25,7 @@ from macrorec.api import Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
-from macrorec.ops.fields import FieldTables, Seen, read, sizes
+from macrorec.ops.fields import FieldTables, Seen, n_features, read, sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,8 @@ class FMConfig:
     """The paper gives no values; ``dim`` is that of MacGNN."""
 
     fields: Seen = "history"
-    """``ids``: user, item, their groups; ``history``: their recents, too; ``macro``: their macro rows, too."""
+    """``ids``: user, item, their groups; ``history``: and their recents; ``macro``: and their macro rows; ``volumes``:
+    and how many events they have."""
     dim: int = 10
     """Length of the vectors."""
     shared: bool = False
@@ -65,8 +66,8 @@ class FM(Ranker):
 
     @classmethod
     def memory(cls, config: FMConfig, graph: Graph) -> int:
-        """Two vectors and weights per node, 100 groups of either side in three fields; gradient, Adam's moments."""
-        return 4 * 4 * (2 * graph.n_nodes + 600) * (config.dim + 1)
+        """A vector and a weight per feature, with gradient and Adam's two moments."""
+        return 4 * 4 * (n_features(config.fields, graph) * (config.dim + 1) + 1)
 
     def logits(self, features: Features) -> Tensor:
         """(1), shape (B,)."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from macrorec.api import Ranker
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
-from macrorec.ops.fields import FieldTables, Seen, read, sizes
+from macrorec.ops.fields import FieldTables, Seen, n_features, read, sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,8 @@ class LRConfig:
     """What it sees; there is nothing else to choose."""
 
     fields: Seen = "history"
-    """``ids``: user, item, their groups; ``history``: their recents, too; ``macro``: their macro rows, too."""
+    """``ids``: user, item, their groups; ``history``: and their recents; ``macro``: and their macro rows; ``volumes``:
+    and how many events they have."""
 
 
 class LR(Ranker):
@@ -41,7 +42,8 @@ class LR(Ranker):
     Config = LRConfig
     config: LRConfig
     exceptions: ClassVar[dict[str, str]] = {
-        "checkerboard_is_learned": "a sum of the user's and the item's weights ranks items alike for every user"
+        "checkerboard_is_learned": "a sum of the user's and the item's weights ranks items alike for every user",
+        "fold_in_of_a_colour_prefers_that_colour": "a sum of the user's and the item's weights, as above",
     }
 
     def __init__(self, config: LRConfig, graph: Graph) -> None:
@@ -52,8 +54,8 @@ class LR(Ranker):
 
     @classmethod
     def memory(cls, config: LRConfig, graph: Graph) -> int:
-        """Two weights per node, 100 groups of either side in three fields, each with gradient and Adam's moments."""
-        return 4 * 4 * (2 * graph.n_nodes + 600)
+        """A weight per feature, with gradient and Adam's two moments."""
+        return 4 * 4 * (n_features(config.fields, graph) + 1)
 
     def logits(self, features: Features) -> Tensor:
         """Z of (1), shape (B,)."""

@@ -28,7 +28,7 @@ from macrorec.api import ImpressionBatch, Ranker
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
-from macrorec.ops.fields import Field, FieldTables, Seen, names, pool, read, shares, sizes
+from macrorec.ops.fields import Field, FieldTables, Seen, n_features, names, pool, read, shares, sizes
 from macrorec.ops.losses import bce
 from macrorec.ops.mlp import MLP, n_weights
 
@@ -45,7 +45,8 @@ class WideDeepConfig:
     """Sizes are MacGNN's, so that capacity is alike; the paper's are 32 numbers per embedding and 1024-512-256."""
 
     fields: Seen = "history"
-    """``ids``: user, item, their groups; ``history``: their recents, too; ``macro``: their macro rows, too."""
+    """``ids``: user, item, their groups; ``history``: and their recents; ``macro``: and their macro rows; ``volumes``:
+    and how many events they have."""
     dim: int = 10
     """Length of the embeddings; 32 in the paper."""
     hidden: tuple[int, ...] = (200, 80)
@@ -105,9 +106,10 @@ class WideDeep(Ranker):
 
     @classmethod
     def memory(cls, config: WideDeepConfig, graph: Graph) -> int:
-        """Vectors and weights of nodes and groups, crosses, MLP: each with gradient and Adam's moments."""
-        nodes = (2 * graph.n_nodes + 600) * (config.dim + 1)
-        return 4 * 4 * (nodes + 3 * config.buckets + n_weights(10 * config.dim, config.hidden))
+        """A vector and a weight per feature, crosses, and the MLP, with gradient and Adam's two moments."""
+        wide = len(cls.seen_crosses(config)) * config.buckets
+        mlp = n_weights(len(names(config.fields)) * config.dim, config.hidden)
+        return 4 * 4 * (n_features(config.fields, graph) * (config.dim + 1) + wide + mlp)
 
     def logits(self, features: Features, generator: torch.Generator | None = None) -> Tensor:
         """(3), shape (B,); the bias is the MLP's."""

@@ -4,13 +4,14 @@ A field is a group of features x_j, of which few are not zero (Rendle 2010, figu
 
 - one: the user, the item, the group of each: x_j = 1 for the one that it is;
 - bag: the user's recent items, the item's recent users: x_j = how often j is among them, over how many they are;
-- row: the macro rows A_u1, A_u2, A_i1, A_i2 (5): x_q = log(count_q + 1) / sum_p log(count_p + 1), over groups.
+- row: the macro rows A_u1, A_u2, A_i1, A_i2 (5): x_q = log(count_q + 1) / sum_p log(count_p + 1), over groups;
+- volume: how many events user and item have, per type of event: x_j = 1 for j = floor(log2(n + 1)).
 
 Bags and rows sum to 1, so that each weighs as much as a field of one feature, whatever the length of the history. Of
 counts the logarithm is taken, as MacGNN does in (6): they are heavy-tailed, and one group would outshine all others.
 A number outside its table, a history of nobody and a row of zeros are fields whose features are all zero.
 
-Shape letters: B impressions, R recents, K groups, N features of a field, D embedding.
+Shape letters: B impressions, R recents, K groups, C types of events, N features of a field, D embedding.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from macrorec.graph.macro import Features, MacroGraph
+from macrorec.graph.bipartite import Graph
+from macrorec.graph.columns import Features
+from macrorec.graph.typed import AnyMacroGraph, TypedMacroGraph
 from macrorec.ops.attend import inside, rows_or_zero
 from macrorec.ops.gather import compiled
 
-Seen = Literal["ids", "history", "macro"]
-"""``ids``: user, item and their groups; ``history``: the recents of both, too; ``macro``: their macro rows, too."""
+Seen = Literal["ids", "history", "macro", "volumes"]
+"""Each sees what the one before it does, and: user, item, groups; recents; macro rows; numbers of events."""
 
 OF = {
     "user": "user",
@@ -37,13 +40,17 @@ OF = {
     "item_group": "item_group",
     "user_recent": "item",
     "item_recent": "user",
-    "user_hop1": "item_group",
-    "user_hop2": "user_group",
-    "item_hop1": "user_group",
-    "item_hop2": "item_group",
+    "user_hop1": "item_column",
+    "user_hop2": "user_column",
+    "item_hop1": "user_column",
+    "item_hop2": "item_column",
+    "user_volume": "user_volume",
+    "item_volume": "item_volume",
 }
-"""What the features of each field are."""
-_N_SEEN = {"ids": 4, "history": 6, "macro": 10}
+"""What the features of each field are; a column is that of a group and a type of event."""
+_N_SEEN = {"ids": 4, "history": 6, "macro": 10, "volumes": 12}
+_MAGNITUDES = 24
+"""Features of a volume: 2^24 is where float32 stops counting."""
 
 
 def names(seen: Seen) -> tuple[str, ...]:
@@ -51,9 +58,28 @@ def names(seen: Seen) -> tuple[str, ...]:
     return tuple(OF)[: _N_SEEN[seen]]
 
 
-def sizes(n_users: int, n_items: int, macro: MacroGraph) -> dict[str, int]:
-    """How many users, items and groups of each there are: the features of a field by what they are."""
-    return {"user": n_users, "item": n_items, "user_group": macro.users.n, "item_group": macro.items.n}
+def sizes(n_users: int, n_items: int, macro: AnyMacroGraph) -> dict[str, int]:
+    """How many features there are of each kind."""
+    n_user_columns, n_item_columns = macro.n_columns
+    n_types = len(macro.types) if isinstance(macro, TypedMacroGraph) else 1
+    return {
+        "user": n_users,
+        "item": n_items,
+        "user_group": macro.users.n,
+        "item_group": macro.items.n,
+        "user_column": n_user_columns,
+        "item_column": n_item_columns,
+        "user_volume": n_types * _MAGNITUDES,
+        "item_volume": n_types * _MAGNITUDES,
+    }
+
+
+def n_features(seen: Seen, graph: Graph) -> int:
+    """Features of all fields; where the graph has no macro graph, as if there were 100 groups of either side."""
+    if graph.macro is None:
+        return (1 + (seen != "ids")) * graph.n_nodes + 6 * 100 + 2 * _MAGNITUDES
+    size = sizes(graph.n_users, graph.n_items, graph.macro)
+    return sum(size[OF[name]] for name in names(seen))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,17 +94,18 @@ class Field:
 
 def read(features: Features, seen: Seen, size: Mapping[str, int]) -> dict[str, Field]:
     """The fields of ``features`` by name, given the number of features of each kind, as of ``sizes``."""
-    f = features
-    columns = (f.user_B, f.item_B, f.user_group_B, f.item_group_B, f.user_recent_BR, f.item_recent_BR)
-    rows = (f.user_hop1_BQ, f.user_hop2_BP, f.item_hop1_BP, f.item_hop2_BQ)
     fields = {}
-    for name, column in zip(names(seen), (*columns, *rows), strict=False):
+    for name in names(seen):
         if name.endswith("_recent"):
-            fields[name] = Field(column, shares(column, size[OF[name]]))
-        elif "_hop" in name:
-            fields[name] = Field(None, row_values(column))
+            number_BR: Tensor = getattr(features, f"{name}_BR")
+            fields[name] = Field(number_BR, shares(number_BR, size[OF[name]]))
+        elif name.endswith("_volume"):
+            fields[name] = volume(getattr(features, f"{name}_BC"))
+        elif OF[name].endswith("_column"):
+            row: Tensor = getattr(features, f"{name}_B{'Q' if OF[name] == 'item_column' else 'P'}")
+            fields[name] = Field(None, row_values(row))
         else:
-            fields[name] = Field(column, None)
+            fields[name] = Field(getattr(features, f"{name}_B"), None)
     return fields
 
 
@@ -86,6 +113,13 @@ def row_values(count_BK: Tensor) -> Tensor:
     """log(count_k + 1) / sum_p log(count_p + 1), shape (B, K); zero where every count is."""
     log_BK = count_BK.clamp(min=0).log1p()
     return log_BK / log_BK.sum(1, keepdim=True).clamp(min=torch.finfo(log_BK.dtype).tiny)
+
+
+def volume(n_BC: Tensor) -> Field:
+    """A bag of C features: of each type of event floor(log2(n + 1))."""
+    magnitude_BC = n_BC.clamp(min=0).add(1).log2().long().clamp(max=_MAGNITUDES - 1)
+    first_C = torch.arange(n_BC.shape[1], device=n_BC.device) * _MAGNITUDES
+    return Field(magnitude_BC + first_C, torch.ones_like(n_BC))
 
 
 def shares(number_BR: Tensor, size: int) -> Tensor:
