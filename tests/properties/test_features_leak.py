@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.timelines import BEHAVIORS, Row, counted, cut_at, numbers, same, whole
 
@@ -65,6 +65,7 @@ def up_to(found: FeatureSet, time: int) -> list[tuple[int, dict[str, Any]]]:
 
 @pytest.mark.parametrize("source", ["file", "kmeans"])
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
+@settings(max_examples=40)
 @given(rows=ROWS, planted=row_at(st.integers(3, END)), ties=TIES)
 def test_an_event_planted_at_or_after_a_sample_does_not_move_its_features(
     kind: Any, source: str, rows: list[Row], planted: Row, ties: Any, groups: dict[str, dict[str, Any]]
@@ -91,6 +92,7 @@ def is_row(samples: Any, place: int, row: Row) -> bool:
 
 @pytest.mark.parametrize("source", ["file", "kmeans"])
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
+@settings(max_examples=40)
 @given(rows=ROWS, since=st.integers(3, END), ties=TIES)
 def test_labels_of_later_rows_do_not_matter(
     kind: Any, source: str, rows: list[Row], since: int, ties: Any, groups: dict[str, dict[str, Any]]
@@ -106,6 +108,7 @@ def test_labels_of_later_rows_do_not_matter(
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
+@settings(max_examples=40)
 @given(rows=ROWS, data=st.data())
 def test_an_event_planted_before_a_sample_moves_its_features(
     kind: Any, rows: list[Row], data: st.DataObject, groups: dict[str, dict[str, Any]]
@@ -133,6 +136,7 @@ def test_an_event_planted_before_a_sample_moves_its_features(
     assert after.samples[name].item_history_B[place] == samples.item_history_B[place] + (planted[1] == item)
 
 
+@settings(max_examples=40)
 @given(rows=ROWS, planted=row_at(st.integers(3, END)))
 def test_drawn_negatives_do_not_move_either(rows: list[Row], planted: Row, groups: dict[str, dict[str, Any]]) -> None:
     config = FeatureConfig(kind="as_of", history=0.3, negatives=2, **groups["file"])
