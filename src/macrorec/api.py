@@ -225,6 +225,8 @@ class Reason:
     """Attention (7)."""
     contribution: float
     """Share of the logit."""
+    type: int = 0
+    """Which type of events ``count`` counts, where macro edges are typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +237,9 @@ class Reasons:
     base: float
     """The logit of an impression about which nothing is known."""
     user: float
-    """Share of the user's own embedding."""
+    """Share of what the model knows of the user itself: its embedding, above all."""
     item: float
-    """Share of the item's own embedding."""
+    """The same of the item."""
     neighbours: tuple[Reason, ...]
 
     @property

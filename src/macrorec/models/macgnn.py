@@ -38,6 +38,7 @@ from macrorec.api import ImpressionBatch, Ranker, Reason, Reasons
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.columns import Features
+from macrorec.graph.typed import TypedMacroGraph
 from macrorec.ops.attend import attend, attention, inside, masked_softmax, rows_or_zero
 from macrorec.ops.attribution import integrated_gradient
 from macrorec.ops.dice import Dice
@@ -76,6 +77,8 @@ class MacGNNConfig:
     """Ours: to a node's embedding that of its group is added, which then stands for a node never trained."""
     bias: bool = False
     """Ours: the logit has a term of the user and one of the item."""
+    volumes: bool = False
+    """Ours: the readout sees log(n + 1) of the events of user and item, by type, which the softmax of (6) hides."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tau < math.inf:
@@ -160,9 +163,10 @@ class MacGNN(Ranker):
         super().__init__(config, graph)
         dim, attends = config.dim, config.attention == "macro"
         tables = {"users_UD": (graph.n_users, dim), "items_ID": (graph.n_items, dim)}
-        tables["item_groups_QD"] = (self.macro.items.n, dim)
+        n_user_groups, n_item_groups = self.macro.n_columns
+        tables["item_groups_QD"] = (n_item_groups, dim)
         if self.meets_users or config.own_group:
-            tables["user_groups_PD"] = (self.macro.users.n, dim)
+            tables["user_groups_PD"] = (n_user_groups, dim)
         if config.bias:
             tables |= {"user_bias_U1": (graph.n_users, 1), "item_bias_I1": (graph.n_items, 1)}
         for name, shape in tables.items():
@@ -171,7 +175,8 @@ class MacGNN(Ranker):
         if self.meets_users:
             self.of_users = MNA(dim, attends=attends)
         n_hops = (1 + config.hop2 + config.recents) * (1 + config.item_side)
-        self.readout = Readout(2 * dim * (1 + n_hops), config.hidden, config.dropout)
+        n_volumes = 2 * config.volumes * (len(self.macro.types) if isinstance(self.macro, TypedMacroGraph) else 1)
+        self.readout = Readout(2 * dim * (1 + n_hops) + n_volumes, config.hidden, config.dropout)
 
     @property
     def meets_users(self) -> bool:
@@ -188,15 +193,16 @@ class MacGNN(Ranker):
 
     @classmethod
     def memory(cls, config: MacGNNConfig, graph: Graph) -> int:
-        """Tables of nodes and 100 groups, gradients and Adam's two moments; the readout likewise."""
+        """Tables of nodes and groups, gradients and Adam's two moments; the readout likewise."""
         widths = zip((14 * config.dim, *config.hidden), (*config.hidden, 1), strict=True)
         readout = sum((n_in + 4) * n_out for n_in, n_out in widths)
-        return 4 * 4 * ((graph.n_nodes + 200) * (config.dim + 1) + 12 * config.dim**2 + readout)
+        n_groups = sum(graph.macro.n_columns) if graph.macro else 200
+        return 4 * 4 * ((graph.n_nodes + n_groups) * (config.dim + 1) + 12 * config.dim**2 + readout)
 
     def logits(self, features: Features, generator: torch.Generator | None = None) -> Tensor:
         """Logits of B impressions, shape (B,); ``generator`` draws what dropout leaves out."""
         logit_B: Tensor = self.readout(self.concat(features), generator)
-        return sum(self.biases(features), logit_B) if self.config.bias else logit_B
+        return sum(self.biases(features), logit_B)
 
     def losses(self, batch: ImpressionBatch) -> dict[str, Tensor]:
         return {"bce": bce(self.logits(batch.features, batch.generator), batch.labels_B)}
@@ -210,10 +216,12 @@ class MacGNN(Ranker):
             item_BD = item_BD + rows_or_zero(self.item_groups_QD, features.item_group_B)
         return user_BD, item_BD
 
-    def biases(self, features: Features) -> tuple[Tensor, Tensor]:
-        """b_u and b_i, (B,) each; zero for a node without a row."""
-        user_B1 = rows_or_zero(self.user_bias_U1, features.user_B)
-        return user_B1.squeeze(1), rows_or_zero(self.item_bias_I1, features.item_B).squeeze(1)
+    def biases(self, features: Features) -> list[Tensor]:
+        """b_u and b_i, (B,) each, if the logit has them; zero for a node without a row."""
+        if not self.config.bias:
+            return []
+        given = ((self.user_bias_U1, features.user_B), (self.item_bias_I1, features.item_B))
+        return [rows_or_zero(table, number_B).squeeze(1) for table, number_B in given]
 
     def hops(self, features: Features, user_BD: Tensor, item_BD: Tensor) -> Iterator[Hop]:
         """Neighbours that are items, or groups of items; then those that are users."""
@@ -265,12 +273,18 @@ class MacGNN(Ranker):
         return self.combined(hop) @ hop.table_KD
 
     def concat(self, features: Features) -> Tensor:
-        """[E_u, E_i, z of each hop], (B, Z), hops in the order of ``hops``; z = V sum_p w_p a_p E~_p."""
+        """[E_u, E_i, z of each hop, volumes], (B, Z), hops as ``hops`` has them; z = V sum_p w_p a_p E~_p."""
         nodes = self.nodes(features)
         gathered = [(hop.mna, self.gathered(hop)) for hop in self.hops(features, *nodes)]
         mnas = (self.of_items, self.of_users) if self.meets_users else (self.of_items,)
         z = [torch.stack([x_BD for own, x_BD in gathered if own is mna], 1) @ mna.value_DA for mna in mnas]
-        return torch.cat([*nodes, *(z_BXA.flatten(1) for z_BXA in z)], 1)
+        return torch.cat([*nodes, *(z_BXA.flatten(1) for z_BXA in z), *self.volumes(features)], 1)
+
+    def volumes(self, features: Features) -> list[Tensor]:
+        """log(n + 1) of the events of the user and of the item, (B, C) each, if the readout sees them."""
+        if not self.config.volumes:
+            return []
+        return [n_BC.clamp(min=0).log1p() for n_BC in (features.user_volume_BC, features.item_volume_BC)]
 
     @torch.no_grad()
     def reasons(self, features: Features) -> Reasons:
@@ -287,16 +301,18 @@ class MacGNN(Ranker):
         gradient_Z, base = integrated_gradient(
             lambda x_TZ: functional_call(self.readout, state, (x_TZ,)), self.concat(features)[0].double()
         )
-        dim = self.config.dim
-        of_user, of_item, *of_hops = gradient_Z.float().split([dim, dim, *[2 * dim] * len(hops)])  # type: ignore[no-untyped-call]
+        dim, volumes = self.config.dim, self.volumes(features)
+        sizes = [dim, dim, *[2 * dim] * len(hops), *(n_BC.shape[1] for n_BC in volumes)]
+        of_user, of_item, *rest = gradient_Z.to(nodes[0].dtype).split(sizes)  # type: ignore[no-untyped-call]
+        of_hops, of_volumes = rest[: len(hops)], rest[len(hops) :]
         neighbours = [r for hop, of_hop in zip(hops, of_hops, strict=True) for r in self._neighbours(hop, of_hop)]
-        bias = [float(b_B1) for b_B1 in self.biases(features)] if self.config.bias else [0.0, 0.0]
+        own = [float(node_BD[0] @ of_node) for node_BD, of_node in zip(nodes, (of_user, of_item), strict=True)]
+        for side, (n_BC, of_n) in enumerate(zip(volumes, of_volumes, strict=True)):
+            own[side] += float(n_BC[0] @ of_n)
+        for side, bias_B in enumerate(self.biases(features)):
+            own[side] += float(bias_B)
         return Reasons(
-            logit=float(self.logits(features)),
-            base=base,
-            user=float(nodes[0][0] @ of_user) + bias[0],
-            item=float(nodes[1][0] @ of_item) + bias[1],
-            neighbours=tuple(neighbours),
+            logit=float(self.logits(features)), base=base, user=own[0], item=own[1], neighbours=tuple(neighbours)
         )
 
     def _neighbours(self, hop: Hop, gradient_A: Tensor) -> list[Reason]:
@@ -314,7 +330,11 @@ class MacGNN(Ranker):
         value_KA = hop.table_KD[number_K] @ hop.mna.value_DA
         share_K = factor_K * (value_KA @ gradient_A)
         columns = (number_K, count_K, weight_K, attention_K, share_K)
-        return [Reason(hop.side, hop.via, hop.kind, *row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        n = {"item group": self.macro.items.n, "user group": self.macro.users.n}.get(hop.kind, len(hop.table_KD))
+        return [
+            Reason(hop.side, hop.via, hop.kind, k % n, count, weight, attends, share, k // n)
+            for k, count, weight, attends, share in zip(*(column.tolist() for column in columns), strict=True)
+        ]
 
     def _facing(
         self, mna: MNA, table_KD: Tensor, query_BD: Tensor | None
