@@ -137,7 +137,7 @@ def test_the_ci_script_can_be_run() -> None:
 def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
     names = sorted(module_name(path) for path in SOURCES if path != "__main__.py")
     outside = {name.partition(".")[0] for path, source in SOURCES.items() for _, name in house.imports(source, path)}
-    outside -= {"macrorec", "optuna", "plotly", "tensorboard", "__future__"}
+    outside -= {"macrorec", "optuna", "matplotlib", "tensorboard", "__future__"}
     code = f"""
 import importlib, logging, locale, os, random, signal, sys, threading, warnings
 from pathlib import Path

@@ -147,8 +147,8 @@ def test_a_run_with_many_validations_has_its_curve_on_the_page(tmp_path: Path) -
     short = row("lightgcn-shop", 1, 0.1, config=config, curve=points[:7])
     page = markdown(write(tmp_path, r__a_json=long, r__b_json=short))
     assert page.partition("## Valid over epochs\n\n")[2] == (
-        "| recipe | seed | metric | epoch: value |\n| --- | --- | --- | --- |\n"
-        "| lightgcn-shop | 0 | ndcg@20 | 5: 0.0100, 15: 0.0300, 25: 0.0500, 35: 0.0700, 45: 0.0900, 55: 0.1100, "
-        "65: 0.1300, 75: 0.1500 |\n"
+        "| recipe | seeds | best ndcg@20 | at epoch |\n| --- | --- | --- | --- |\n"
+        "| lightgcn-shop | 0 | 0.1500 | 75 |\n\n"
+        "![ndcg@20 of shop over epochs](plots/curve-shop-ndcg-20.svg)\n"
     )
     assert "Valid over epochs" not in markdown(write(tmp_path / "short", r__b_json=short))

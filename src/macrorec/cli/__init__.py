@@ -45,7 +45,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("run:run", "Fit and evaluate a recipe or a TOML file"),
     "evaluate": ("run:evaluate", "Evaluate a finished run again"),
     "tune": ("run:tune", "Search a model's settings on the validation part"),
-    "compare": ("run:compare", "Compare two runs user by user, with bootstrap intervals"),
+    "compare": ("compare:compare", "Compare two runs, or groups of runs, with bootstrap intervals"),
+    "sweep": ("results:sweep", "Run a recipe over values of one setting and several seeds"),
     "reproduce": ("results:reproduce", "Run recipes with several seeds, and put the results on file"),
     "results": ("results:results", "Make docs/results.md from the results on file"),
     "export": ("run:export", "Turn a run into a bundle that answers requests"),
@@ -57,7 +58,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module inside this package ":" name of a function or Typer, one line of help)."""
 
-EXTRAS = {"optuna": "tune", "plotly": "report", "tensorboard": "track"}
+EXTRAS = {"optuna": "tune", "matplotlib": "report", "tensorboard": "track"}
 """Optional package -> the extra that installs it."""
 
 DISK_ERRORS = {

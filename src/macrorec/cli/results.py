@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import json as json_module
+import re
+import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from macrorec.cli import sigterm
 from macrorec.cli.options import Device, Json
 from macrorec.cli.output import answer, note, table
-from macrorec.cli.target import Root, Threads, resolve
+from macrorec.cli.target import Root, Sets, Target, Threads, resolve
 
 Results = Annotated[Path, typer.Option("--results", help="The folder of result files.")]
-Page = Annotated[Path, typer.Option("--page", help="The page made from them.")]
+Page = Annotated[Path, typer.Option("--page", help="The page made from them; plots stand beside it.")]
+COUNTS: tuple[Literal["all", "warm"], ...] = ("all", "warm")
+Seeds = Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")]
 
 
 def results(results: Results = Path("results"), page: Page = Path("docs/results.md"), json: Json = False) -> None:
-    """Make docs/results.md from the result files.
+    """Make docs/results.md, and the plots in docs/plots, from the result files.
 
     Example: macrorec results
     """
     from macrorec.errors import DataError
-    from macrorec.report.results import markdown
 
     if not results.is_dir():
         raise DataError(f"there is no folder {str(results)!r}; --results names the one that holds the result files")
-    write_text(page, markdown(results))
+    write_page(results, page)
     answer({"page": str(page)}, json, [f"wrote {page}"])
 
 
 def reproduce(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Recipes.")],
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas.")] = "0",
+    seeds: Seeds = "0",
+    sets: Sets = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="NAME", help="Clicks: intervals of AUC minus this recipe's."),
+    ] = None,
     device: Device = "cpu",
     root: Root = Path("runs"),
     results: Results = Path("results"),
@@ -43,26 +53,32 @@ def reproduce(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Run recipes with several seeds, and put their results on file and on the page.
+    """Run recipes, or variants of them, with several seeds, and put their results on file and on the page.
 
     Example: macrorec reproduce ease-ml-100k-u1 gfcf-ml-100k-u1 --seeds 0,1,2
     """
     from macrorec.errors import ConfigError
-    from macrorec.report.results import markdown
 
-    if not all(part.strip().isdecimal() for part in seeds.split(",")):
-        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {seeds!r}")
-    jobs = [(target, *resolve(target, [], int(seed))) for target in names for seed in seeds.split(",")]
-    rows: list[dict[str, Any]] = []
-    for target, name, config in jobs:
-        note(f"{name}, seed {config.seed}")
-        place = results / "recipes" / f"{name}-{config.seed}.json"
-        options = ["--seed", str(config.seed), "--device", device, "--root", str(root), "--out", str(place)]
-        code = alone("run", target, *options, *(["--threads", str(threads)] if threads else []))
-        if code:
-            raise typer.Exit(code)
-        rows.append(json_of(place))
-    write_text(page, markdown(results))
+    wanted = [(name, *(sets or [])) for name in names]
+    every = dict.fromkeys([*([(against,)] if against else []), *wanted])
+    for name, *changed in every:
+        if resolve(name, changed, None)[1].eval.protocol != "ctr" and against:
+            raise ConfigError(f"--against compares clicks, and {name} measures something else; see 'macrorec compare'")
+    records: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for name, *changed in every:
+        place = results / ("variants" if changed else "recipes") / file_name(name, changed)
+        records[name, *changed] = [
+            recorded(name, changed, seed, place.with_name(f"{place.name}-{seed}.json"), device, root, threads)
+            for seed in seeds_of(seeds)
+        ]
+    for name, *changed in wanted:
+        if against and (name, *changed) != (against,):
+            words = [name, *(word for change in changed for word in ("--set", change)), "--seeds", seeds]
+            place = results / "comparisons" / f"{file_name(name, changed)}-against-{file_name(against, [])}"
+            command = shlex.join(["macrorec", "reproduce", *words, "--against", against])
+            _compare(records[name, *changed], records[against,], root, place, command)
+    write_page(results, page)
+    rows = [row for label in wanted for row in records[label]]
     shown_rows = [
         [row["recipe"], row["seed"], metric, f"{value:.4f}"]
         for row in rows
@@ -72,6 +88,112 @@ def reproduce(
     answer(
         {"page": str(page), "results": [{k: r[k] for k in ("recipe", "seed", "metrics")} for r in rows]}, json, lines
     )
+
+
+def sweep(
+    target: Target,
+    key: Annotated[str, typer.Option("--key", help="The setting, such as model.tau.")],
+    values: Annotated[str, typer.Option("--values", help="Its values, with commas.")],
+    seeds: Seeds = "0,1,2",
+    sets: Sets = None,
+    device: Device = "cpu",
+    root: Root = Path("runs"),
+    results: Results = Path("results"),
+    page: Page = Path("docs/results.md"),
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Run a recipe over values of one setting and several seeds; put a table and a plot of it on the page.
+
+    Example: macrorec sweep lightgcn-ml-100k --key model.n_layers --values 1,2,3,4 --seeds 0,1,2
+    """
+    from macrorec import configs
+    from macrorec.files import write_json
+    from macrorec.report import sweeps
+
+    changed, cases = sets or [], []
+    for value in values.split(","):
+        settings = [*changed, f"{key}={value.strip()}"]
+        name, config = resolve(target, settings, None)
+        read = configs.plain(config)
+        for part in key.split("."):
+            read = read[part]
+        cases.append((read, settings))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run.json"
+        runs = [
+            (value, recorded(target, settings, seed, place, device, root, threads))
+            for value, settings in cases
+            for seed in seeds_of(seeds)
+        ]
+    words = ["--key", key, "--values", values, "--seeds", seeds, *(word for s in changed for word in ("--set", s))]
+    result = sweeps.summed(" ".join([name, *changed]), key, runs, shlex.join(["macrorec", "sweep", target, *words]))
+    kept = results / "sweeps" / f"{sweeps.file_name(result['recipe'], key)}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_json(kept, result)
+    write_page(results, page)
+    metric = result["metric"]
+    told = [
+        [str(entry["value"]), *(f"{entry[part][metric]['mean']:.4f}" for part in ("valid", "test") if entry[part])]
+        for entry in result["values"]
+    ]
+    head = [key, *(f"{metric}, {part}" for part in ("valid", "test") if result["values"][0][part])]
+    answer({**result, "file": str(kept)}, json, [*table([head, *told]), "", f"wrote {kept} and {page}"])
+
+
+# --- what the verbs share --------------------------------------------------------------------------------------------
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in ``0,1,2``."""
+    from macrorec.errors import ConfigError
+
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
+    return [int(part) for part in text.split(",")]
+
+
+def file_name(target: str, sets: Sequence[str]) -> str:
+    """A name for the results of a recipe with settings changed."""
+    name = Path(target).stem if target.endswith(".toml") else target
+    return re.sub(r"[^\w.=-]+", "-", "-".join([name, *sets]))
+
+
+def recorded(
+    target: str, sets: list[str], seed: int, place: Path, device: str, root: Path, threads: int | None
+) -> dict[str, Any]:
+    """The record of a run, written to ``place`` by a process of its own. Exits as that process does if it fails."""
+    note(f"{file_name(target, sets)}, seed {seed}")
+    changes = [word for change in sets for word in ("--set", change)]
+    options = ["--seed", str(seed), "--device", device, "--root", str(root), "--out", str(place)]
+    failed = alone("run", target, *changes, *options, *(["--threads", str(threads)] if threads else []))
+    if failed:
+        raise typer.Exit(failed)
+    record: dict[str, Any] = json_of(place)
+    return record
+
+
+def _compare(rows: list[dict[str, Any]], others: list[dict[str, Any]], root: Path, place: Path, command: str) -> None:
+    """Write the intervals of AUC between two groups of runs, over all and over warm impressions."""
+    from macrorec.files import write_json
+    from macrorec.report.comparisons import compare_runs
+    from macrorec.store import Run
+
+    first, second = ([Run.open(root / row["run"]) for row in group] for group in (rows, others))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for count in COUNTS:
+        found = compare_runs(first, second, metrics=["auc"], count=count)
+        write_json(place.with_name(f"{place.name}-{count}.json"), {**found, "command": command})
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Make the page and its plots from the files under ``results``."""
+    from macrorec.report.results import markdown, pictures
+
+    text = markdown(results)
+    for name, drawing in pictures(results).items():
+        write_text(page.parent / "plots" / f"{name}.svg", drawing)
+    write_text(page, text)
 
 
 def write_text(path: Path, text: str) -> None:

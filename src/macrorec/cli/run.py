@@ -1,4 +1,4 @@
-"""Which verbs make, measure, tune, compare and export runs?"""
+"""Which verbs make, measure, tune and export runs?"""
 
 from __future__ import annotations
 
@@ -148,48 +148,6 @@ def tune(
         f"run {result['run']['run']}; search {place}",
     ]
     answer({**result, "file": str(place)}, json, lines)
-
-
-def compare(
-    first: Folder,
-    second: Folder,
-    part: Annotated[str, typer.Option("--part", help="test or valid.")] = "test",
-    metrics: Metrics = None,
-    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Bootstrap resamples of users.")] = 10_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resampling.")] = 0,
-    json: Json = False,
-) -> None:
-    """Compare two runs user by user, with bootstrap intervals.
-
-    Example: macrorec compare runs/ease-ml-100k-u1-0-1a2b3c4d runs/popular-ml-100k-u1-0-5e6f7a8b
-    """
-    from dataclasses import asdict
-
-    from macrorec.eval.compare import compare as pair
-    from macrorec.store import Run
-
-    a, b = Run.open(first), Run.open(second)
-    if a.provenance["data"]["digest"] != b.provenance["data"]["digest"]:
-        note("the two runs were made on different data or splits: only users that both measured are compared")
-    found = pair(a.per_user(part), b.per_user(part), metrics, n_bootstrap=resamples, seed=seed)
-    head = ["metric", "first", "second", "difference", "95 % interval", "p", "users"]
-    rows = [
-        [
-            c.metric,
-            f"{c.a:.4f}",
-            f"{c.b:.4f}",
-            f"{c.difference:+.4f}",
-            f"{c.low:+.4f} .. {c.high:+.4f}",
-            f"{c.p:.4f}",
-            c.users,
-        ]
-        for c in found
-    ]
-    answer(
-        {"first": str(first), "second": str(second), "part": part, "metrics": [asdict(c) for c in found]},
-        json,
-        table([head, *rows]),
-    )
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """What did we measure, beside what was published? ``docs/results.md``, made from the files under ``results/`` alone.
 
     results/<topic>/<recipe>-<seed>.json   one finished run: ``macrorec run NAME --out FILE``
+    results/comparisons/<name>.json        two groups of runs: ``macrorec compare RUN... --against RUN --out FILE``
+    results/sweeps/<name>.json             one setting: ``macrorec sweep NAME --key KEY --values A,B``
     results/tuning/<recipe>.json           one search: ``macrorec tune NAME --out FILE``
     results/benchmarks/<name>.json         what a benchmark printed, one JSON object per line
     results/published.json                 published values: dataset, model, metric, value, source
 
-Equal files give an equal text, to the byte.
+Equal files give an equal text, to the byte, and equal plots.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from macrorec.errors import DataError
+from macrorec.eval.cohorts import breakdown, reliability
+from macrorec.eval.metrics import METRICS, parse
+from macrorec.report import clicks, plots, sweeps
+from macrorec.report.cells import Row, by_label, code, dataset, label, model, picture, seeds, short, spread, table
 from macrorec.restore import summary
 from macrorec.store import Run
 
@@ -28,12 +34,12 @@ and the standard deviation behind ± where there are several. Test was read once
 The gap is ours minus published.
 """
 
-Row = Mapping[str, Any]
-
+APART = ("benchmarks", "comparisons", "sweeps", "tuning")
+"""Folders of results that are not runs."""
 BENCHMARK_KEYS = ("name", "value", "unit", "baseline", "ratio", "machine", "command")
 """What has a column of its own among the benchmarks; other numbers of a line stand together."""
 CURVE_POINTS = 8
-"""Points of a curve on the page; the file has them all."""
+"""Validations from which on a curve is worth a plot."""
 
 
 def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
@@ -41,6 +47,8 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
     origin = run.provenance
     epochs = run.history.get("fit", {}).get("epochs", [])
     kept = ("mask", "counts", "machine", "versions", "commit", "finished")
+    samples = run.samples("test")
+    measured = {} if samples is None else {"cohorts": breakdown(samples), "reliability": reliability(samples)}
     return {
         **summary(run, recipe),
         "run": run.name,
@@ -50,62 +58,80 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
         **{key: origin[key] for key in kept},
         "config": run.config,
         "curve": [{"epoch": epoch["epoch"], **epoch["metrics"]} for epoch in epochs if epoch["metrics"]],
+        **{key: frame.to_dicts() for key, frame in measured.items()},
     }
 
 
 def markdown(folder: Path) -> str:
     """The text of ``docs/results.md`` for the results in ``folder``. Raises DataError for a file that is no result."""
-    runs, searches = _runs(folder), _read(folder / "tuning")
+    runs, searches, comparisons = _runs(folder), _read(folder / "tuning"), _read(folder / "comparisons")
     published = _read_file(folder / "published.json") if (folder / "published.json").is_file() else []
-    datasets = sorted({_dataset(row) for row in runs} | {row["dataset"] for row in published})
     sections = [HEAD]
-    for dataset in datasets:
-        ours = [row for row in runs if _dataset(row) == dataset]
-        known = [row for row in published if row["dataset"] == dataset]
-        sections.append(_dataset_section(dataset, ours, known))
-    curves = [row for row in runs if len(row.get("curve", [])) >= CURVE_POINTS]
-    if curves:
-        sections.append(_curve_section(curves))
-    if searches:
-        sections.append(_search_section(searches))
+    for name in sorted({dataset(row) for row in runs} | {row["dataset"] for row in published}):
+        for clicked in (False, True):
+            ours = [row for row in runs if dataset(row) == name and of_clicks(row) == clicked]
+            known = [
+                row for row in published if row["dataset"] == name and (row["metric"] in clicks.METRICS) == clicked
+            ]
+            if clicked and (ours or known):
+                text = clicks.section(name, ours, comparisons, searches) + _beside(ours, known)
+                sections.append(text + (clicks.commands(ours, comparisons) if ours else ""))
+            elif ours or known:
+                sections.append(_ranking_section(name, ours, known))
     benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
-    if benchmarks:
-        sections.append(_benchmark_section(benchmarks))
+    for title, make, rows in (
+        ("Valid over epochs", _curve_section, _long(runs)),
+        ("Sweeps", sweeps.section, _read(folder / "sweeps")),
+        ("Settings chosen on valid", _search_section, searches),
+        ("Benchmarks", _benchmark_section, benchmarks),
+    ):
+        if rows:
+            sections.append(f"## {title}\n\n{make(rows)}")
     return "\n".join(sections)
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """The plots that the page shows, as SVG by name."""
+    runs, result = _runs(folder), {}
+    clicked = [row for row in runs if of_clicks(row)]
+    for name in sorted({dataset(row) for row in clicked}):
+        groups = by_label(row for row in clicked if dataset(row) == name)
+        result[f"reliability-{name}"] = plots.reliability(clicks.models_of(groups) or groups)
+    for (name, metric), rows in _by_plot(_long(runs)).items():
+        result[_curve_name(name, metric)] = plots.curves(rows, metric)
+    for row in _read(folder / "sweeps"):
+        result[f"sweep-{sweeps.file_name(row['recipe'], row['key'])}"] = plots.sweep(row)
+    return result
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _dataset_section(dataset: str, runs: Sequence[Row], published: Sequence[Row]) -> str:
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in runs:
-        groups[_label(row)].append(row)
-    text = f"## {dataset}\n\n"
-    if groups:
+def _ranking_section(name: str, runs: Sequence[Row], published: Sequence[Row]) -> str:
+    text = f"## {name}\n\n"
+    if runs:
         metrics = list(dict.fromkeys(metric for row in runs for metric in row["metrics"]["test"]))
         head = ["recipe", *metrics, "seeds", "train s", "peak MiB"]
-        body = [[label, *_cells(rows, metrics)] for label, rows in sorted(groups.items())]
-        text += _table(head, body) + "\n" + _protocol(runs)
-    compared = _compared(groups, published)
+        body = [[own, *_cells(rows, metrics)] for own, rows in by_label(runs).items()]
+        text += table(head, body) + "\n" + _protocol(runs)
+    text += _beside(runs, published)
+    return text + (code(sorted({row["command"] for row in runs})) if runs else "")
+
+
+def _beside(runs: Sequence[Row], published: Sequence[Row]) -> str:
+    text, compared = "", _compared(by_label(runs), published)
     if compared:
-        text += _table(["recipe", "metric", "ours", "published", "gap", "source"], compared) + "\n"
-    names = {_model(rows[0]) for rows in groups.values()}
+        text += table(["recipe", "metric", "ours", "published", "gap", "source"], compared) + "\n"
+    names = {model(row) for row in runs}
     others = [row for row in published if row["model"].lower() not in names]
-    if others:
-        text += _published(others) + "\n"
-    if groups:
-        commands = sorted({row["command"] for row in runs})
-        text += "```\n" + "\n".join(commands) + "\n```\n"
-    return text
+    return text + (_published(others) + "\n" if others else "")
 
 
 def _cells(rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
-    values = [_spread([row["metrics"]["test"][m] for row in rows if m in row["metrics"]["test"]]) for m in metrics]
+    values = [spread([row["metrics"]["test"][m] for row in rows if m in row["metrics"]["test"]]) for m in metrics]
     seconds = statistics.mean(row["seconds"]["train"] for row in rows)
     peak = max(row["peak_rss_bytes"] for row in rows) / 2**20
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
-    return [*values, seeds, f"{seconds:.1f}", f"{peak:,.0f}"]
+    return [*values, ", ".join(map(str, seeds(rows))), f"{seconds:.1f}", f"{peak:,.0f}"]
 
 
 def _protocol(runs: Sequence[Row]) -> str:
@@ -122,12 +148,12 @@ def _compared(groups: Mapping[str, Sequence[Row]], published: Sequence[Row]) -> 
     """Each published value beside each of our recipes, and variants of it, that measured the same of the same model."""
     result = []
     for known in published:
-        for label, rows in sorted(groups.items()):
+        for own, rows in groups.items():
             values = [r["metrics"]["test"][known["metric"]] for r in rows if known["metric"] in r["metrics"]["test"]]
-            if values and _model(rows[0]) == known["model"].lower():
+            if values and model(rows[0]) == known["model"].lower():
                 ours = statistics.mean(values)
                 gap = f"{ours - known['value']:+.4f}"
-                result.append([label, known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]])
+                result.append([own, known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]])
     return result
 
 
@@ -138,34 +164,54 @@ def _published(rows: Sequence[Row]) -> str:
     for row in rows:
         values[row["model"], row["source"]][row["metric"]] = row["value"]
     body = [
-        [model, *(f"{own[metric]:.4f}" if metric in own else "" for metric in metrics), source]
-        for (model, source), own in values.items()
+        [name, *(f"{own[metric]:.4f}" if metric in own else "" for metric in metrics), source]
+        for (name, source), own in values.items()
     ]
-    return _table(["published", *metrics, "source"], body)
+    return table(["published", *metrics, "source"], body)
 
 
 def _curve_section(runs: Sequence[Row]) -> str:
-    """Valid over epochs, at evenly spread validations, the last among them."""
-    body = []
-    for row in sorted(runs, key=lambda row: (_label(row), row["seed"])):
-        points = row["curve"]
-        metric = row["config"]["train"]["monitor"] or next(key for key in points[0] if key != "epoch")
-        chosen = [points[round(n * (len(points) - 1) / (CURVE_POINTS - 1))] for n in range(CURVE_POINTS)]
-        told = ", ".join(f"{point['epoch']}: {point[metric]:.4f}" for point in chosen)
-        body.append([_label(row), str(row["seed"]), metric, told])
-    return "## Valid over epochs\n\n" + _table(["recipe", "seed", "metric", "epoch: value"], body)
+    """The best validation of each recipe, and a plot per data set and metric."""
+    texts = []
+    for (name, metric), rows in _by_plot(runs).items():
+        sign = 1 if METRICS[parse(metric)[0]].higher_is_better else -1
+        body = []
+        for own, of in by_label(rows).items():
+            best = [max(row["curve"], key=lambda point: sign * point[metric]) for row in of]
+            epochs = ", ".join(str(point["epoch"]) for point in best)
+            body.append([own, ", ".join(map(str, seeds(of))), spread([point[metric] for point in best]), epochs])
+        head = ["recipe", "seeds", f"best {metric}", "at epoch"]
+        texts.append(table(head, body) + "\n" + picture(_curve_name(name, metric), f"{metric} of {name} over epochs"))
+    return "\n".join(texts)
+
+
+def _long(runs: Sequence[Row]) -> list[Row]:
+    """The runs whose curve is worth a plot."""
+    return [row for row in runs if len(row.get("curve", [])) >= CURVE_POINTS]
+
+
+def _by_plot(runs: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Runs by data set and by the metric that they watched, in order of label and seed."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in sorted(runs, key=lambda row: (label(row), row["seed"])):
+        metric = row["config"]["train"]["monitor"] or next(key for key in row["curve"][0] if key != "epoch")
+        groups[dataset(row), metric].append(row)
+    return dict(sorted(groups.items()))
+
+
+def _curve_name(name: str, metric: str) -> str:
+    return f"curve-{name}-{metric.replace('@', '-')}"
 
 
 def _search_section(searches: Sequence[Row]) -> str:
     body = []
     for row in sorted(searches, key=lambda row: str(row["command"])):
-        settings = ", ".join(f"{key} = {_short(value)}" for key, value in row["best"]["settings"].items())
+        settings = ", ".join(f"{key} = {short(value)}" for key, value in row["best"]["settings"].items())
         budget = f"{row['spent']['trials']} trials, {row['spent']['seconds']:.0f} s"
         test = ", ".join(f"{name} {value:.4f}" for name, value in row["run"]["metrics"]["test"].items())
         body.append([row["recipe"], f"{row['metric']} {row['best']['value']:.4f}", settings, budget, test])
     head = ["recipe", "best on valid", "settings", "budget", "refitted, on test"]
-    commands = "\n".join(sorted({row["command"] for row in searches}))
-    return f"## Settings chosen on valid\n\n{_table(head, body)}\n```\n{commands}\n```\n"
+    return table(head, body) + "\n" + code(sorted({row["command"] for row in searches}))
 
 
 def _benchmark_section(lines: Sequence[Row]) -> str:
@@ -178,18 +224,18 @@ def _benchmark_section(lines: Sequence[Row]) -> str:
         machine = line.get("machine", {})
         place = machine.get("gpu") or f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores"
         command = line.get("command", f"python -m benchmarks.{line['name']}")
-        value = f"{_short(line['value'])} {line['unit']}"
+        value = f"{short(line['value'])} {line['unit']}"
         more = {key: line[key] for key in line if key not in BENCHMARK_KEYS and isinstance(line[key], int | float)}
         body.append([line["name"], value, _told(baseline), ratio, _told(more), place, f"`{command}`"])
     head = ["name", "value", "baseline", "ratio", "also", "machine", "command"]
-    return "## Benchmarks\n\n" + _table(head, body)
+    return table(head, body)
 
 
 def _told(values: Row) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+    return ", ".join(f"{key} {short(value)}" for key, value in values.items())
 
 
-# --- files and cells -------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def _runs(folder: Path) -> list[Row]:
@@ -198,10 +244,15 @@ def _runs(folder: Path) -> list[Row]:
     return [
         row
         for topic in topics
-        if topic.name not in ("tuning", "benchmarks")
+        if topic.name not in APART
         for row in _read(topic)
         if "recipe" in row and "metrics" in row
     ]
+
+
+def of_clicks(row: Row) -> bool:
+    """Whether a run measured clicks, and kept what their tables need."""
+    return "cohorts" in row
 
 
 def _read(folder: Path) -> list[Row]:
@@ -230,36 +281,3 @@ def _lines(path: Path) -> list[Row]:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
-
-
-def _label(row: Row) -> str:
-    """The recipe, and what its command sets."""
-    words = str(row["command"]).split()
-    changed = [words[n + 1].strip("'") for n, word in enumerate(words[:-1]) if word == "--set"]
-    return " ".join([str(row["recipe"]), *changed])
-
-
-def _model(row: Row) -> str:
-    return str(row["config"]["model"]["name"])
-
-
-def _dataset(row: Row) -> str:
-    """What follows the model's name in the recipe's."""
-    recipe, model = str(row["recipe"]), _model(row)
-    return recipe.removeprefix(model + "-")
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"

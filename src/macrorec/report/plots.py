@@ -1,0 +1,117 @@
+"""What do results look like? Plots as SVG, drawn by matplotlib; equal results give an equal text, to the byte.
+
+sweep-<name>          a metric over the values of one setting, with the deviation over seeds
+reliability-<data>    what came true of what was predicted
+curve-<data>-<metric> valid over epochs
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from macrorec.report.cells import Row, label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE = 20
+"""Values of a setting whose largest is so many times the smallest stand on a logarithmic axis."""
+STYLE = {
+    "svg.hashsalt": "macrorec",
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+MARKS = "os^vDPX*<>"
+
+
+def sweep(result: Row) -> str:
+    """The chosen metric on valid and test over the values of a sweep, with the standard deviation over seeds."""
+    values, metric = [entry["value"] for entry in result["values"]], result["metric"]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    places = values if numbers else list(range(len(values)))
+    with drawn(result["key"], metric) as (axes, text):
+        for part, mark in zip(("valid", "test"), MARKS, strict=False):
+            points = [
+                (place, entry[part][metric]["mean"], entry[part][metric]["deviation"] or 0.0)
+                for place, entry in zip(places, result["values"], strict=True)
+                if metric in entry[part]
+            ]
+            if points:
+                x, mean, deviation = zip(*sorted(points), strict=True)
+                axes.errorbar(x, mean, yerr=deviation, marker=mark, capsize=3, label=part)
+        if numbers and min(places) > 0 and max(places) / min(places) >= WIDE:
+            axes.set_xscale("log")
+        if not numbers:
+            axes.set_xticks(places, [str(value) for value in values])
+        axes.legend()
+    return text[0]
+
+
+def reliability(models: Mapping[str, Sequence[Row]]) -> str:
+    """The reliability diagram of models: mean prediction of each bin against the share of positives in it.
+
+    Bins of equal size, pooled over the runs of a model, each weighted by its impressions.
+    """
+    with drawn("mean predicted probability", "share of positives") as (axes, text):
+        ends: list[float] = []
+        for (name, runs), mark in zip(models.items(), itertools.cycle(MARKS)):
+            points = pooled(runs)
+            ends += [value for point in points for value in point]
+            axes.plot(*zip(*points, strict=True), marker=mark, markersize=4, linewidth=1, label=name)
+        axes.plot((min(ends), max(ends)), (min(ends), max(ends)), color="0.5", linestyle="--", label="calibrated")
+        axes.legend(fontsize=7)
+    return text[0]
+
+
+def pooled(runs: Sequence[Row]) -> list[tuple[float, float]]:
+    """(mean prediction, share of positives) of each bin of equal size, over all ``runs``."""
+    bins: dict[int, list[Row]] = {}
+    for point in (point for run in runs for point in run["reliability"] if point["bins"] == "mass"):
+        bins.setdefault(point["bin"], []).append(point)
+    result = []
+    for _, points in sorted(bins.items()):
+        n = sum(point["n"] for point in points)
+        predicted, positive = (sum(p[key] * p["n"] for p in points) / n for key in ("predicted", "positive"))
+        result.append((predicted, positive))
+    return result
+
+
+def curves(runs: Sequence[Row], metric: str) -> str:
+    """``metric`` on valid over epochs: a colour per recipe, a line per seed."""
+    with drawn("epoch", f"{metric} on valid") as (axes, text):
+        colours: dict[str, str] = {}
+        for row in runs:
+            known, name = label(row) in colours, label(row)
+            colours.setdefault(name, f"C{len(colours)}")
+            points = [(point["epoch"], point[metric]) for point in row["curve"]]
+            shown = None if known else name if len(name) < 60 else name[:57] + "..."
+            axes.plot(*zip(*points, strict=True), color=colours[name], linewidth=1, label=shown)
+        axes.legend(fontsize=7)
+    return text[0]
+
+
+@contextmanager
+def drawn(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on; when the block ends, the list holds the SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    text: list[str] = []
+    settings: Any = STYLE
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        yield axes, text
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text.append("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n")
