@@ -1,6 +1,6 @@
 """Small logs in time, cut at given times, and what an impression's features are by the book."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ Row = tuple[int, int, str, int, float]
 """User, item, behaviour, time, label; only that of ``buy`` has a meaning."""
 Event = tuple[int, int, float]
 """User, item, weight: what counts."""
+Dated = tuple[int, int, float, int]
+"""An event and its time."""
 
 
 def cut_at(rows: Sequence[Sequence[Any]], valid: int, test: int, columns: str = COLUMNS) -> Split:
@@ -92,19 +94,32 @@ class Book:
         return latest + [-1] * (self.recents - len(latest))
 
 
-def counted(log: Interactions) -> list[tuple[int, int, float, int]]:
+def counted(log: Interactions) -> list[Dated]:
     """User, item, weight and time of the rows that count as history, in the log's order."""
+    return _events(log, lambda role, label: role == "auxiliary" or (role == "target" and label > 0.5))
+
+
+def disliked(log: Interactions) -> list[Dated]:
+    """The same of the rows that are history of the second type where edges are signed."""
+    return _events(log, lambda role, label: role == "target" and label <= 0.5)
+
+
+def _events(log: Interactions, wanted: Callable[[str, float], bool]) -> list[Dated]:
     assert log.time is not None
     found = []
     for row in range(len(log)):
         behavior = log.behaviors[log.behavior[row]]
-        if behavior.role == "negative":
-            continue
-        if behavior.role == "target" and log.label is not None and not log.label[row] > 0.5:
-            continue
-        weight = behavior.weight * (1.0 if log.weight is None else float(log.weight[row]))
-        found.append((int(log.user[row]), int(log.item[row]), weight, int(log.time[row])))
+        if wanted(behavior.role, 1.0 if log.label is None else float(log.label[row])):
+            weight = behavior.weight * (1.0 if log.weight is None else float(log.weight[row]))
+            found.append((int(log.user[row]), int(log.item[row]), weight, int(log.time[row])))
     return found
+
+
+def beside(liked: dict[str, Any], not_liked: dict[str, Any]) -> dict[str, Any]:
+    """The features of an impression where edges are signed: counts of both types, all else of the first."""
+    return {
+        name: value + not_liked[name] if "hop" in name or "volume" in name else value for name, value in liked.items()
+    }
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.logs import raw
-from tests.timelines import BEHAVIORS, Book, Row, counted, cut_at, numbers, whole
+from tests.timelines import BEHAVIORS, Book, Row, beside, counted, cut_at, disliked, numbers, whole
 
 from macrorec.data.log import Interactions, Split, concat
 from macrorec.data.prepare import PrepareConfig, prepare
@@ -38,6 +38,7 @@ ROW = st.tuples(
     st.sampled_from([0.0, 1.0]),
 )
 ROWS = st.lists(ROW, max_size=25).map(lambda rows: BASE + rows)
+EDGES = st.sampled_from(["positive", "signed"])
 FILES = {"user": [0, 1, 1, 0, None], "item": [2, 0, 1, 1, None, 0]}
 """Group per number; the last user and item 4 have none."""
 
@@ -55,10 +56,14 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def book(log: Sequence[Any], config: FeatureConfig) -> Book:
-    """The definition over ``log``, under the groups of ``FILES``."""
-    groups = ([-1 if group is None else group for group in FILES[side]] for side in ("user", "item"))
-    return Book([event[:3] for event in log], *groups, 2, 3, config.recents)
+def by_the_book(known: Interactions, config: FeatureConfig, user: int, item: int) -> dict[str, Any]:
+    """The features of an impression that may see the rows ``known``, under the groups of ``FILES``."""
+    groups = tuple([-1 if group is None else group for group in FILES[side]] for side in ("user", "item"))
+    liked, not_liked = (
+        Book([event[:3] for event in events], *groups, 2, 3, config.recents).of(user, item)
+        for events in (counted(known), disliked(known))
+    )
+    return liked if config.edges == "positive" else beside(liked, not_liked)
 
 
 def part_of(row: Row) -> str:
@@ -87,22 +92,23 @@ def built(rows: Sequence[Row], config: FeatureConfig, seed: int = 0) -> FeatureS
 
 
 @settings(max_examples=40)
-@given(rows=ROWS, history=st.sampled_from([0.3, 0.5]), recents=st.integers(0, 3))
+@given(rows=ROWS, history=st.sampled_from([0.3, 0.5]), recents=st.integers(0, 3), edges=EDGES)
 def test_a_snapshot_sees_the_boundary_and_in_test_the_end_of_valid(
-    rows: list[Row], history: float, recents: int, by_file: dict[str, Any]
+    rows: list[Row], history: float, recents: int, edges: Any, by_file: dict[str, Any]
 ) -> None:
-    config = FeatureConfig(history=history, recents=recents, **by_file)
+    config = FeatureConfig(history=history, recents=recents, edges=edges, **by_file)
     found = built(rows, config)
     boundary = found.report["boundary"]
     times = sorted(row[3] for row in rows if row[2] == "buy")
     assert sum(t <= boundary for t in times) >= history * len(times) > sum(t < boundary for t in times)
     parts = cut_at(rows, 8, 9)
-    log = counted(concat(parts.train, parts.valid, parts.test))
+    log = concat(parts.train, parts.valid, parts.test)
+    assert log.time is not None
     for name, end in (("train", boundary), ("valid", boundary), ("test", 9)):
-        samples, seen = found.samples[name], [event for event in log if event[3] <= end]
-        expected = book(seen, config)
+        samples, known = found.samples[name], log.take(log.time <= end)
+        seen = counted(known)
         for place, (user, item) in enumerate(zip(samples.pairs.user, samples.pairs.item, strict=True)):
-            assert numbers(samples.features, place) == expected.of(user, item)
+            assert numbers(samples.features, place) == by_the_book(known, config, user, item)
             assert samples.user_history_B[place] == sum(event[0] == user for event in seen)
             assert samples.item_history_B[place] == sum(event[1] == item for event in seen)
         wanted = [row for row in rows if row[2] == "buy" and boundary < row[3] and part_of(row) == name]
@@ -110,11 +116,11 @@ def test_a_snapshot_sees_the_boundary_and_in_test_the_end_of_valid(
 
 
 @settings(max_examples=40)
-@given(rows=ROWS, ties=st.sampled_from(["apart", "row"]), at_once=st.integers(1, 9))
+@given(rows=ROWS, ties=st.sampled_from(["apart", "row"]), at_once=st.integers(1, 9), edges=EDGES)
 def test_as_of_sees_what_is_earlier_than_each_sample(
-    rows: list[Row], ties: Any, at_once: int, by_file: dict[str, Any]
+    rows: list[Row], ties: Any, at_once: int, edges: Any, by_file: dict[str, Any]
 ) -> None:
-    config = FeatureConfig(kind="as_of", history=0.3, recents=2, ties=ties, **by_file)
+    config = FeatureConfig(kind="as_of", history=0.3, recents=2, ties=ties, edges=edges, **by_file)
     parts = cut_at(rows, 8, 9)
     log = concat(parts.train, parts.valid, parts.test)
     assert log.time is not None and log.label is not None
@@ -125,7 +131,7 @@ def test_as_of_sees_what_is_earlier_than_each_sample(
         seen = counted(log.take(earlier))
         user, item = int(log.user[row]), int(log.item[row])
         counts = sum(event[0] == user for event in seen), sum(event[1] == item for event in seen)
-        expected.append((book(seen, config).of(user, item), log.label[row], counts))
+        expected.append((by_the_book(log.take(earlier), config, user, item), log.label[row], counts))
     together = [
         (numbers(s.features, b), s.label_B[b], (s.user_history_B[b], s.item_history_B[b]))
         for s, b in whole(built(rows, config))
@@ -172,17 +178,19 @@ def test_training_sees_what_a_live_graph_has(
         assert numbers(samples.features, place) == numbers(now, 0)
 
 
+@pytest.mark.parametrize("edges", ["positive", "signed"])
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
-def test_the_model_scores_from_the_state_after_train(kind: Any, by_file: dict[str, Any]) -> None:
+def test_the_model_scores_from_the_state_after_train(kind: Any, edges: Any, by_file: dict[str, Any]) -> None:
     rows = [*BASE, (1, 2, "view", 8, 0.0), (1, 2, "view", 9, 0.0), (3, 2, "view", 11, 0.0)]
     parts = cut_at(rows, 8, 9)
-    config = FeatureConfig(kind=kind, history=0.5, recents=4, **by_file)
+    config = FeatureConfig(kind=kind, history=0.5, recents=4, edges=edges, **by_file)
     users, items = np.arange(N_USERS), np.arange(N_USERS)
     for split_, end in ((parts, 8), (parts.with_valid_in_train(), 9)):
         found = feature_set(split_, config, None, seed=0)
-        expected = book([e for e in counted(concat(parts.train, parts.valid)) if e[3] <= end], config)
-        state = found.macro.features(users, items)
-        assert [numbers(state, n) for n in range(N_USERS)] == [expected.of(n, n) for n in range(N_USERS)]
+        log = concat(parts.train, parts.valid)
+        assert log.time is not None
+        known, state = log.take(log.time <= end), found.macro.features(users, items)
+        assert [numbers(state, n) for n in range(N_USERS)] == [by_the_book(known, config, n, n) for n in range(N_USERS)]
     assert len(found.samples["valid"]) == 0
 
 
@@ -427,6 +435,9 @@ def test_negatives_are_for_logs_without_labels() -> None:
         built(BASE, replace(KMEANS, negatives=2))
     with pytest.raises(DataError, match="no column 'label': set features"):
         feature_set(cut_at([row[:4] for row in BASE], 8, 9, PLAIN), KMEANS, None, seed=0)
+    with pytest.raises(ConfigError, match="'signed', but the log has no labels"):
+        signed = replace(KMEANS, negatives=1, edges="signed")
+        feature_set(cut_at([row[:4] for row in BASE], 8, 9, PLAIN), signed, None, seed=0)
 
 
 def test_a_snapshot_needs_a_split_by_time() -> None:

@@ -29,6 +29,7 @@ def row_at(times: st.SearchStrategy[int]) -> st.SearchStrategy[Row]:
 
 
 ROWS = st.lists(row_at(st.integers(0, END)), max_size=20).map(lambda rows: BASE + rows)
+EDGES = st.sampled_from(["positive", "signed"])
 TIES = st.sampled_from(["apart", "row"])
 
 
@@ -66,11 +67,11 @@ def up_to(found: FeatureSet, time: int) -> list[tuple[int, dict[str, Any]]]:
 @pytest.mark.parametrize("source", ["file", "kmeans"])
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
 @settings(max_examples=40)
-@given(rows=ROWS, planted=row_at(st.integers(3, END)), ties=TIES)
+@given(rows=ROWS, planted=row_at(st.integers(3, END)), ties=TIES, edges=EDGES)
 def test_an_event_planted_at_or_after_a_sample_does_not_move_its_features(
-    kind: Any, source: str, rows: list[Row], planted: Row, ties: Any, groups: dict[str, dict[str, Any]]
+    kind: Any, source: str, rows: list[Row], planted: Row, ties: Any, edges: Any, groups: dict[str, dict[str, Any]]
 ) -> None:
-    config = FeatureConfig(kind=kind, history=0.3, recents=3, ties=ties, regroup=5, **groups[source])
+    config = FeatureConfig(kind=kind, history=0.3, recents=3, ties=ties, edges=edges, regroup=5, **groups[source])
     before, after = built(rows, config), built([*rows, planted], config)
     assume(before.report["boundary"] == after.report["boundary"] < planted[3])
     old = up_to(before, planted[3])
@@ -93,11 +94,11 @@ def is_row(samples: Any, place: int, row: Row) -> bool:
 @pytest.mark.parametrize("source", ["file", "kmeans"])
 @pytest.mark.parametrize("kind", ["snapshot", "as_of"])
 @settings(max_examples=40)
-@given(rows=ROWS, since=st.integers(3, END), ties=TIES)
+@given(rows=ROWS, since=st.integers(3, END), ties=TIES, edges=EDGES)
 def test_labels_of_later_rows_do_not_matter(
-    kind: Any, source: str, rows: list[Row], since: int, ties: Any, groups: dict[str, dict[str, Any]]
+    kind: Any, source: str, rows: list[Row], since: int, ties: Any, edges: Any, groups: dict[str, dict[str, Any]]
 ) -> None:
-    config = FeatureConfig(kind=kind, history=0.3, recents=3, ties=ties, regroup=5, **groups[source])
+    config = FeatureConfig(kind=kind, history=0.3, recents=3, ties=ties, edges=edges, regroup=5, **groups[source])
     before = built(rows, config)
     assume(before.report["boundary"] < since)
     turned = [(*row[:4], 1 - row[4]) if row[3] >= since else row for row in rows]

@@ -59,10 +59,24 @@ class Timeline:
         columns = self.user_H[chosen], self.item_H[chosen], weight, self.time_H[chosen]
         return columns if self.type_H is None else (*columns, self.type_H[chosen])
 
-    @property
-    def positive_H(self) -> Mask:
-        """Which events (H,) are positive."""
-        return np.ones(len(self.user_H), dtype=bool) if self.type_H is None else self.type_H == 0
+    def positives(self) -> Timeline:
+        """The same impressions with the positive events alone."""
+        if self.type_H is None:
+            return self
+        positive_H = self.type_H == 0
+        user, item, weight, time, _ = self.events(positive_H)
+        before_H = np.append(0, np.cumsum(positive_H))
+        return replace(
+            self,
+            n_first=int(before_H[self.n_first]),
+            user_H=user,
+            item_H=item,
+            weight_H=weight,
+            time_H=time,
+            part_H=self.part_H[positive_H],
+            type_H=None,
+            before_S=before_H[self.before_S],
+        )
 
     def keep(self, keep_S: Mask) -> Timeline:
         """The same history with some of the impressions."""

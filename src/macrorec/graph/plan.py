@@ -98,21 +98,19 @@ def plan(split: Split, config: FeatureConfig, catalog: Catalog | None, *, seed: 
     if signed and split.train.label is None:
         raise ConfigError("features.edges is 'signed', but the log has no labels: set it to 'positive'")
     line = timeline(split, config.history, ties=config.ties, negatives=config.negatives, signed=signed, seed=seed)
-    first_H = line.positive_H & (np.arange(len(line.user_H)) < line.n_first)
-    user_E, item_E, weight_E, *_ = line.events(first_H)
+    liked = line.positives()
+    user_E, item_E, weight_E, *_ = liked.events(slice(liked.n_first))
     events = user_E, item_E, weight_E
     items = fit_items(config.items, line.rows.items, catalog, *events, len(line.rows.users), seed=seed)
     users = fit_users(config.users, line.rows.users, items.groups, *events, seed=seed)
-    sides = (line.user_H, line.rows.user, len(line.rows.users)), (line.item_H, line.rows.item, len(line.rows.items))
+    sides = (liked.user_H, line.rows.user, len(line.rows.users)), (liked.item_H, line.rows.item, len(line.rows.items))
     if config.kind == "snapshot":
-        known_H = known_to_test(line)
-        user_S, item_S = (_counted(line, known_H, *side) for side in sides)
+        known_H = known_to_test(liked)
+        user_S, item_S = (_counted(liked, known_H, *side) for side in sides)
     else:
         from macrorec.graph.counting import counted_before
 
-        positive_H = line.positive_H
-        before_S = np.append(0, np.cumsum(positive_H))[line.before_S]
-        user_S, item_S = (counted_before(node_H[positive_H], node_S, before_S, n) for node_H, node_S, n in sides)
+        user_S, item_S = (counted_before(node_H, node_S, liked.before_S, n) for node_H, node_S, n in sides)
     keep_S = (user_S > 0) & (item_S > 0) if config.cold == "drop" else np.ones(len(line.rows), dtype=bool)
     _check_train(line, keep_S)
     report = _report(config, line, users, items, user_S, item_S, keep_S)
@@ -187,9 +185,7 @@ def known_to_test(line: Timeline) -> Mask:
 
 
 def _counted(line: Timeline, known_H: Mask, node_H: Numbers, node_S: Numbers, n_nodes: int) -> Ints:
-    """Positive events of each impression's node that a snapshot holds, shape (S,)."""
-    positive_H = line.positive_H
-    first_H = positive_H & (np.arange(len(positive_H)) < line.n_first)
-    first, known = (np.bincount(node_H[chosen], minlength=n_nodes) for chosen in (first_H, known_H & positive_H))
+    """Events of each impression's node that a snapshot holds, shape (S,)."""
+    first, known = (np.bincount(node_H[chosen], minlength=n_nodes) for chosen in (slice(line.n_first), known_H))
     counted: Ints = np.where(line.part_S == TEST, known[node_S], first[node_S])
     return counted
