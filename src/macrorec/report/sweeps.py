@@ -45,7 +45,7 @@ def _spreads(measured: Sequence[Row]) -> dict[str, dict[str, float | None]]:
 
 def file_name(recipe: str, key: str) -> str:
     """The name of a sweep's file and plot, without its ending."""
-    return re.sub(r"[^\w.-]+", "-", f"{recipe}-{key}")
+    return re.sub(r"[^\w.]+", "-", f"{recipe}-{key}")
 
 
 def section(sweeps: Sequence[Row]) -> str:

@@ -1,0 +1,121 @@
+"""Clicks from the command line; the runs that a verb would start as processes run here."""
+
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from macrorec.cli import results as module
+from macrorec.cli import status
+from macrorec.store import Run
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    rows = ["user_id,item_id,timestamp,label"]
+    for time in range(600):
+        user, item, luck = random.integers(12), random.integers(12), random.integers(3)
+        rows.append(f"u{user},i{item},{time},{(user + item + luck) % 2}")
+    Path("log.csv").write_text("\n".join(rows) + "\n")
+    for model in ("bpr", "popular"):
+        Path(f"{model}-shop.toml").write_text(
+            f"""
+            source = {{ path = "log.csv", time_unit = "s" }}
+            model.name = "{model}"
+            train = {{ epochs = 2, batch_size = 64 }}
+            prepare.dedupe = "none"
+            eval = {{ protocol = "ctr", metrics = ["auc", "gauc", "logloss"] }}
+            [split]
+            vocabulary = "all"
+            test = {{ kind = "time-quantile", quantile = 0.7 }}
+            valid = {{ kind = "time-quantile", quantile = 0.9 }}
+            """
+        )
+    started = []
+
+    def alone(*arguments):
+        started.append(arguments)
+        with redirect_stdout(StringIO()):
+            return status([*arguments, "--quiet"])
+
+    monkeypatch.setattr(module, "alone", alone)
+
+    def run(*arguments):
+        code = status(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    run.started = started
+    return run
+
+
+def test_recipes_and_variants_stand_on_the_page_with_intervals(call):
+    words = ("bpr-shop.toml", "--set", "model.dim=3", "--seeds", "0,1", "--against", "popular-shop.toml")
+    code, out, _ = call("reproduce", *words)
+    assert code == 0 and "wrote docs/results.md" in out
+    assert len(call.started) == 4
+    files = sorted(path.as_posix() for path in Path("results").rglob("*.json"))
+    assert files == [
+        "results/comparisons/bpr-shop-model.dim=3-against-popular-shop-all.json",
+        "results/comparisons/bpr-shop-model.dim=3-against-popular-shop-warm.json",
+        "results/recipes/popular-shop-0.json",
+        "results/recipes/popular-shop-1.json",
+        "results/variants/bpr-shop-model.dim=3-0.json",
+        "results/variants/bpr-shop-model.dim=3-1.json",
+    ]
+    found = json.loads(Path(files[0]).read_text())
+    assert found["command"] == "macrorec reproduce " + " ".join(words)
+    runs = [json.loads(Path(name).read_text()) for name in files[2:]]
+    auc = [run["metrics"]["test"]["auc"] for run in runs]
+    assert found["metrics"][0]["difference"] == pytest.approx(np.mean(auc[2:]) - np.mean(auc[:2]), rel=1e-12)
+    page = Path("docs/results.md").read_text()
+    assert f"{found['metrics'][0]['difference']:+.4f} (" in page
+    assert found["command"] in page and "macrorec reproduce popular-shop.toml --seeds 0,1" in page
+    assert Path("docs/plots/reliability-shop.svg").is_file()
+    first, second = ([f"runs/{name}" for name in found[side]["runs"]] for side in ("first", "second"))
+    code, out, _ = call("compare", "runs/bpr-shop-*", "--against", "runs/popular-*", "--metric", "auc", "--json")
+    again = json.loads(out)
+    assert code == 0 and again["metrics"] == found["metrics"]
+    assert again["command"].startswith("macrorec compare 'runs/bpr-shop-*' --against 'runs/popular-*' --part test")
+    code, out, _ = call("compare", *first, "--against", second[0], "--resamples", "50", "--out", "c/one.json")
+    assert code == 0 and "2 against 1 runs, all impressions" in out and Path("c/one.json").is_file()
+
+
+def test_a_sweep_has_a_table_a_plot_and_a_command(call):
+    code, out, _ = call("sweep", "bpr-shop.toml", "--key", "model.dim", "--values", "2,4", "--seeds", "0,1", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["file"] == "results/sweeps/bpr-shop-model.dim.json"
+    assert [entry["value"] for entry in answer["values"]] == [2, 4]
+    runs = [Run.open(f"runs/{name}") for name in answer["values"][1]["runs"]]
+    assert [run.config["model"]["dim"] for run in runs] == [4, 4]
+    mean = np.mean([run.metrics["test"]["auc"] for run in runs])
+    assert answer["values"][1]["test"]["auc"]["mean"] == pytest.approx(mean, rel=1e-12)
+    page = Path("docs/results.md").read_text()
+    assert "macrorec sweep bpr-shop.toml --key model.dim --values 2,4 --seeds 0,1" in page
+    assert "](plots/sweep-bpr-shop-model.dim.svg)" in page and Path("docs/plots/sweep-bpr-shop-model.dim.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "bpr-shop.toml", "--key", "model.dims", "--values", "1"], "model.dims"),
+        (["sweep", "bpr-shop.toml", "--key", "model.dim", "--values", "2,two"], "two"),
+        (
+            ["sweep", "bpr-shop.toml", "--key", "model.dim", "--values", "2", "--seeds", "x"],
+            "takes whole numbers",
+        ),
+        (["reproduce", "bpr-shop.toml", "--against", "ease-ml-100k-u1"], "ease-ml-100k-u1 measures something else"),
+        (["reproduce", "bpr-shop.toml", "nothing"], "nothing"),
+        (["compare", "runs/a", "runs/b", "runs/c"], "got 3 and no --against"),
+        (["compare", "runs/a*", "--against", "runs/b"], "no folder of a run matches 'runs/a*'"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_runs(call, words, message):
+    code, out, err = call(*words)
+    assert code in (2, 3) and out == "" and call.started == []
+    assert message in err and err.count("\n") == 1
