@@ -26,8 +26,7 @@ def test_a_recipe_is_called_after_its_model_and_says_what_it_claims(name: str) -
     assert recipes.find(name).__doc__
     assert config.seed == 0
     model = configs.model_name(config.model)
-    clicks = predicts_clicks(model)
-    assert config.refit != (isinstance(config.split.valid, Nothing) or clicks)
+    assert config.refit != isinstance(config.split.valid, Nothing)
     watched = config.train.monitor is not None
     assert watched == (model not in CLOSED_FORM and not isinstance(config.split.valid, Nothing))
 

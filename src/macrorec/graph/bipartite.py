@@ -56,6 +56,8 @@ class Graph:
     edges: tuple[Edges, ...]
     macro: AnyMacroGraph | None = None
     """The macro graph of the same log, where a ranker asked for it."""
+    labelled: Interactions | None = None
+    """The rows behind the edges, where they carry labels: for models that count likes and dislikes."""
 
     @property
     def target(self) -> Edges:
@@ -84,7 +86,8 @@ def build(train: Interactions) -> Graph:
         for number, behavior in enumerate(train.behaviors)
         for rows in (train.take(train.behavior == number),)
     )
-    return Graph(len(train.users), len(train.items), train.behaviors, edges)
+    labelled = None if train.label is None else train
+    return Graph(len(train.users), len(train.items), train.behaviors, edges, labelled=labelled)
 
 
 def from_split(split: Split) -> Graph:

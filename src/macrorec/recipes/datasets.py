@@ -114,6 +114,7 @@ def clicks(source: Source, model: Any, train: TrainConfig, items: Grouping | Non
         model=model,
         train=train,
         eval=EvalConfig(protocol="ctr", metrics=("auc", "gauc", "logloss", "calibration")),
+        refit=True,
         features=(FeatureConfig() if items is None else FeatureConfig(items=items)) if ranks(model) else None,
     )
 
