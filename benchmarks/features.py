@@ -2,7 +2,7 @@
 
 Run as ``python -m benchmarks.features``. The value is the whole job of a snapshot, from parts in memory to samples: the
 boundary, k-means of users, counts of two hops on both sides, recents, for 18 categories; ``as_of`` is the same with the
-state of each moment. Baseline: the snapshot in the usual way, by pandas, scipy and scikit-learn.
+state of each moment. One thread. Baseline: the snapshot in the usual way, by pandas, scipy and scikit-learn.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+import torch
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from benchmarks.line import emit
 from benchmarks.turns import timed
@@ -77,6 +79,13 @@ def usual(frame: Any, category_I: npt.NDArray[np.int64], first: float, second: f
 
 def main() -> None:
     """Measure and print the line."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        measure()
+
+
+def measure() -> None:
+    """All three in turns."""
     random = np.random.default_rng(0)
     ratings = log(random)
     assert ratings.time is not None and ratings.label is not None
@@ -119,6 +128,7 @@ def main() -> None:
         as_of=round(as_of.wall, 3),
         cpu={"snapshot": round(took.cpu, 3), "as_of": round(as_of.cpu, 3), "baseline": round(baseline.cpu, 3)},
         log={"events": EVENTS, "users": USERS, "items": ITEMS, "samples": int((ratings.time > first).sum())},
+        threads=1,
     )
 
 

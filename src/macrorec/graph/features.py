@@ -205,19 +205,21 @@ def _regroupings(line: Timeline, config: FeatureConfig) -> list[int]:
 def _assembled(plan: Plan, joins: list[tuple[int, Groups, Groups]]) -> dict[PartName, Samples]:
     """All samples of kind ``as_of``."""
     rows_of = [np.flatnonzero(plan.line.part_S == part) for part in range(len(PARTS))]
-    whole: list[dict[str, Tensor]] = []
+    whole: list[dict[str, npt.NDArray[Any]]] = []
     filled = [0] * len(PARTS)
     for rows, chunk in _replayed(plan, 1 << 16, joins):
-        columns = {f.name: getattr(chunk, f.name) for f in fields(Features)}
+        # NumPy copies: torch's threads would cost more to wake for such pieces than they save.
+        columns = {f.name: getattr(chunk, f.name).numpy() for f in fields(Features)}
         if not whole:
-            whole = [{n: c.new_empty((len(own), *c.shape[1:])) for n, c in columns.items()} for own in rows_of]
+            whole = [{n: np.empty((len(own), *c.shape[1:]), c.dtype) for n, c in columns.items()} for own in rows_of]
         part_B = plan.line.part_S[rows]
         for part, out in enumerate(whole):
-            own = torch.from_numpy(np.flatnonzero(part_B == part))
+            own = np.flatnonzero(part_B == part)
             place = slice(filled[part], filled[part] + len(own))
             for name, column in columns.items():
                 out[name][place] = column if len(own) == len(column) else column[own]
             filled[part] = place.stop
     return {
-        name: _samples(plan, own, Features(**columns)) for name, own, columns in zip(PARTS, rows_of, whole, strict=True)
+        name: _samples(plan, own, Features(**{n: torch.from_numpy(column) for n, column in columns.items()}))
+        for name, own, columns in zip(PARTS, rows_of, whole, strict=True)
     }
