@@ -53,7 +53,7 @@ class MacroGraph:
         *,
         recents: int = 20,
         pull: int = 1024,
-        push: int = 256,
+        push: int = 1024,
         dense: bool | None = None,
     ) -> None:
         """The graph of E events. Without weights each counts 1; without times they stand in the order of time.

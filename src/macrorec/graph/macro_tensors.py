@@ -57,5 +57,5 @@ def read_item_hop2(tensors: Mapping[str, Tensor], now: Rows) -> Rows:
     if "item_hop2.rows" in tensors:
         return empty_rows(0, now.width, dense=True)._replace(dense_NK=longer(tensors["item_hop2.rows"].numpy(), n))
     size_N, key, value = (tensors[f"item_hop2.{name}"].numpy() for name in _ROWS)
-    sparse = from_contents(size_N, key, value, np.empty(0, np.int64))
+    sparse = from_contents(size_N, key, value, None)
     return empty_rows(0, now.width, dense=False)._replace(sparse=lengthened(sparse, n))

@@ -128,11 +128,12 @@ def slabs_for(size_N: Ints, dtype: Any, *, timed: bool = False, free: int = 0) -
     )
 
 
-def packed(slabs: Slabs, free: int = 0) -> Slabs:
+def packed(slabs: Slabs, free: int = 0, *, timed: bool | None = None) -> Slabs:
     """The same lists without holes, with room to grow and at least ``free`` unused entries in the pool."""
     from macrorec.graph import slab_kernels
 
-    new = slabs_for(slabs.size_N, slabs.value.dtype, timed=len(slabs.time) > 0, free=free)
+    timed = len(slabs.time) > 0 if timed is None else timed
+    new = slabs_for(slabs.size_N, slabs.value.dtype, timed=timed, free=free)
     slab_kernels.move(slabs, new)
     return new
 
@@ -149,11 +150,11 @@ def contents(slabs: Slabs, n: int) -> tuple[Ints, Array, Array, Array]:
     return size_N.copy(), slabs.key[at], slabs.value[at], slabs.time[at] if len(slabs.time) else slabs.time
 
 
-def from_contents(size_N: Ints, key: Array, value: Array, time: Array) -> Slabs:
-    """The slabs that ``contents`` was taken from, with room to grow."""
-    end_N = np.cumsum(size_N)
-    tight = Slabs(end_N - size_N, size_N, size_N, np.array([len(key)], np.int64), key, value, time)
-    return packed(tight)
+def from_contents(size_N: Ints, key: Array, value: Array, time: Array | None) -> Slabs:
+    """The slabs that ``contents`` was taken from, with room to grow; without times where entries have none."""
+    end_N, times = np.cumsum(size_N), np.empty(0, np.int64) if time is None else time
+    tight = Slabs(end_N - size_N, size_N, size_N, np.array([len(key)], np.int64), key, value, times)
+    return packed(tight, timed=time is not None)
 
 
 def empty_rows(n: int, width: int, *, dense: bool) -> Rows:
