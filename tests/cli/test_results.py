@@ -77,6 +77,9 @@ def test_recipes_and_variants_stand_on_the_page_with_intervals(call):
     assert f"{found['metrics'][0]['difference']:+.4f} (" in page
     assert found["command"] in page and "macrorec reproduce popular-shop.toml --seeds 0,1" in page
     assert Path("docs/plots/reliability-shop.svg").is_file()
+    record = json.loads(call("evaluate", f"runs/{found['first']['runs'][0]}", "--json")[1])
+    assert record["cohorts"] == runs[2]["cohorts"] and record["reliability"] == runs[2]["reliability"]
+    assert "cold user" in call("evaluate", f"runs/{found['first']['runs'][0]}")[1]
     first, second = ([f"runs/{name}" for name in found[side]["runs"]] for side in ("first", "second"))
     code, out, _ = call("compare", "runs/bpr-shop-*", "--against", "runs/popular-*", "--metric", "auc", "--json")
     again = json.loads(out)

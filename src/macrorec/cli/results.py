@@ -190,10 +190,9 @@ def write_page(results: Path, page: Path) -> None:
     """Make the page and its plots from the files under ``results``."""
     from macrorec.report.results import markdown, pictures
 
-    text = markdown(results)
+    write_text(page, markdown(results))
     for name, drawing in pictures(results).items():
         write_text(page.parent / "plots" / f"{name}.svg", drawing)
-    write_text(page, text)
 
 
 def write_text(path: Path, text: str) -> None:

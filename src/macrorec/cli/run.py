@@ -78,7 +78,11 @@ def evaluate(
         "seconds": measured.seconds,
     }
     rows = [["metric", part], *([key, f"{value:.4f}"] for key, value in measured.metrics.items())]
-    answer(result, json, [*table(rows), "", f"{counted(measured.counts)}; {measured.mask}"])
+    lines = [*table(rows), "", f"{counted(measured.counts)}; {measured.mask}"]
+    if measured.breakdown is not None and measured.reliability is not None:
+        result |= {"cohorts": measured.breakdown.to_dicts(), "reliability": measured.reliability.to_dicts()}
+        lines += ["", *table([measured.breakdown.columns, *map(cells, measured.breakdown.rows())])]
+    answer(result, json, lines)
 
 
 def export(
@@ -151,6 +155,11 @@ def tune(
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------
+
+
+def cells(row: tuple[Any, ...]) -> list[Any]:
+    """The cells of a row of a frame: metrics with four digits, null as nothing."""
+    return ["" if value is None else f"{value:.4f}" if isinstance(value, float) else value for value in row]
 
 
 def counted(counts: dict[str, int]) -> str:
