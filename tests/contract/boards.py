@@ -1,14 +1,17 @@
 """Small logs with a pattern to learn and odd corners, and a budget to fit models to them."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from macrorec.api import Model
+from macrorec.api import Model, Ranker
 from macrorec.data.log import Behavior, Interactions
 from macrorec.data.vocab import Vocab
 from macrorec.graph.bipartite import Graph, build
+from macrorec.graph.columns import Features
+from macrorec.graph.features import Samples, macro_of, samples_at
 from macrorec.train.config import TrainConfig
 from macrorec.train.history import History
 from macrorec.train.trainer import train
@@ -58,11 +61,28 @@ def fitted(
     labelled: Interactions | None = None,
     config: TrainConfig = BUDGET,
 ) -> tuple[Model, Graph, History]:
-    """The model fitted to ``log``, its graph and its history."""
+    """The model fitted to ``log``, its graph and its history; a ranker to impressions that do not see themselves."""
     graph = build(log)
     model = fresh(kind, graph, seed)
-    history = train(model, graph, config, seed=seed, labelled=labelled or with_labels(log))
+    rows = labelled or with_labels(log)
+    history = train(model, graph, config, seed=seed, labelled=left_out(log, rows) if issubclass(kind, Ranker) else rows)
     return model, graph, history
+
+
+def left_out(log: Interactions, rows: Interactions, n_folds: int = 8) -> Samples:
+    """Samples of ``rows``: each sees the macro graph of the log without the events of its fold, its own among them."""
+    pair_E, pair_B = (log.user.astype(np.int64) * len(log.items) + log.item for log in (log, rows))
+    fold_of = np.random.default_rng(1).integers(0, n_folds, int(max(pair_E.max(), pair_B.max())) + 1)
+    parts = [
+        samples_at(macro_of(build(log.take(fold_of[pair_E] != fold))), rows.take(fold_of[pair_B] == fold))
+        for fold in range(n_folds)
+    ]
+    return Samples(
+        Features(**{f.name: torch.cat([getattr(p.features, f.name) for p in parts]) for f in fields(Features)}),
+        torch.cat([part.label_B for part in parts]),
+        rows.take(np.argsort(fold_of[pair_B], kind="stable")),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("user_history_B", "item_history_B")),
+    )
 
 
 def with_labels(log: Interactions) -> Interactions:

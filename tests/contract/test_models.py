@@ -246,6 +246,22 @@ def test_contributions_sum_to_the_score(kind):
             torch.testing.assert_close(shares.sum(), value[user, item], rtol=1e-5, atol=1e-6)
 
 
+def test_reasons_add_up_to_the_logit(kind):
+    if not issubclass(kind, Ranker):
+        assert not hasattr(kind, "reasons")
+        return
+    model, graph, _ = fitted(kind, corners(), config=SHORT)
+    for user, item in [(0, 0), (3, 7), (12, 4), (13, 10), (-1, 2), (5, graph.n_items + 1)]:
+        features = model.macro.features(np.array([user]), np.array([item]))
+        reasons = model.reasons(features)
+        if reasons is None:
+            return
+        with torch.no_grad():
+            logit = model.logits(features).item()
+        assert reasons.logit == pytest.approx(logit, abs=1e-6)
+        assert reasons.total == pytest.approx(logit, abs=1e-4)
+
+
 # --- storing ---------------------------------------------------------------------------------------------------------
 
 
