@@ -127,13 +127,18 @@ def shares(number_BR: Tensor, size: int) -> Tensor:
 
     A number that repeats has its share at its first place, and 0 at the others; so do numbers outside.
     """
-    inside_BR = inside(number_BR, size)
-    if number_BR.device.type == "cpu":
-        from macrorec.ops import field_kernels as kernels
+    if number_BR.device.type != "cpu":
+        return _shares(number_BR, size)
+    from macrorec.ops import field_kernels as kernels
 
-        share_BR = torch.empty(number_BR.shape)
-        kernels.shares(number_BR.contiguous().numpy(), size, share_BR.numpy())
-        return share_BR
+    share_BR = torch.empty(number_BR.shape)
+    kernels.shares(number_BR.contiguous().numpy(), size, share_BR.numpy())
+    return share_BR
+
+
+def _shares(number_BR: Tensor, size: int) -> Tensor:
+    """The same by comparing all pairs."""
+    inside_BR = inside(number_BR, size)
     same_BRR = (number_BR[:, :, None] == number_BR[:, None, :]) & inside_BR[:, None, :]
     first_BR = ~same_BRR.tril(-1).any(2) & inside_BR
     return same_BRR.sum(2) * first_BR / inside_BR.sum(1, keepdim=True).clamp(min=1)
@@ -198,7 +203,7 @@ def pool_squares(table_ND: Tensor, field: Field) -> tuple[Tensor, Tensor]:
 
 
 def _bag_rows(table_ND: Tensor, number_BR: Tensor, value_BR: Tensor) -> Tensor:
-    return table_ND[number_BR * (value_BR > 0)] * value_BR[:, :, None]
+    return table_ND[number_BR * (value_BR > 0)] * value_BR.to(table_ND.dtype)[:, :, None]
 
 
 class _Bag(torch.autograd.Function):
