@@ -339,14 +339,13 @@ class MacroGraph:
 
         distinct_K, index_B = np.empty_like(user_B), np.empty_like(user_B)
         users_K = distinct_K[: slab_kernels.distinct(user_B, distinct_K, index_B)]
-        out_KP, out_BP = (np.empty((len(n), self.users.n), dtype) for n in (users_K, user_B))
+        out_KP = np.empty((len(users_K), self.users.n))
 
         def pull(lo: int, hi: int) -> None:
             macro_kernels.read_user_hop2(self._state, users_K, empty_rows(1, self.users.n, dense=True), out_KP, lo, hi)
 
         in_blocks(pull, len(users_K), 64 * out_KP.size)
-        if len(users_K) == len(user_B):
-            return out_KP
+        out_BP = np.empty((len(user_B), self.users.n), dtype)
         in_blocks(lambda lo, hi: slab_kernels.take(out_KP, index_B, out_BP, lo, hi), len(user_B), out_BP.size)
         return out_BP
 

@@ -123,7 +123,7 @@ def _add_row(rows: Rows, n: int, source: Rows, m: int, weight: float) -> None:
     else:
         first = source.sparse.start_N[m]
         for e in range(first, first + source.sparse.size_N[m]):
-            _add(rows, n, source.sparse.key[e], weight * source.sparse.value[e])
+            _add(rows, n, np.int64(source.sparse.key[e]), weight * source.sparse.value[e])
 
 
 @kernel
@@ -135,7 +135,7 @@ def _add_column(rows: Rows, slabs: Slabs, first: int, last: int, k: int, weight:
             x_NK[key[e], k] += weight * value[e]
     else:
         for e in range(first, last):
-            _add_entry(rows.sparse, key[e], k, weight * value[e])
+            _add_entry(rows.sparse, np.int64(key[e]), k, weight * value[e])
 
 
 @kernel
@@ -160,7 +160,7 @@ def _heavy_fits(state: State, user: int, need: Array) -> None:
     users = state.users
     need[HEAVY] = state.n_heavy[0] + 1
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        need[HEAVY_USERS] += _wanted(state.heavy_users, users.key[e])
+        need[HEAVY_USERS] += _wanted(state.heavy_users, np.int64(users.key[e]))
     if not len(state.heavy_hop2.dense_NK):
         need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
 
@@ -183,13 +183,13 @@ def _fits(state: State, user: int, item: int, reach: int, need: Array) -> bool:
         first = state.users.start_N[user]
         last = first + state.users.size_N[user]
         for e in range(max(first, last - reach), last):
-            need[ITEM_HOP2] += _wanted(state.item_hop2.sparse, state.users.key[e])
+            need[ITEM_HOP2] += _wanted(state.item_hop2.sparse, np.int64(state.users.key[e]))
     if not len(state.heavy_hop2.dense_NK):
         if row >= 0:
             need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
         first = state.heavy_users.start_N[item]
         for e in range(first, first + state.heavy_users.size_N[item]):
-            need[HEAVY_HOP2] += _wanted(state.heavy_hop2.sparse, state.heavy_users.key[e])
+            need[HEAVY_HOP2] += _wanted(state.heavy_hop2.sparse, np.int64(state.heavy_users.key[e]))
     if becomes_heavy:
         _heavy_fits(state, user, need)
     return _enough(state, need)
@@ -200,9 +200,9 @@ def _make_heavy(state: State, user: int) -> None:
     """A row of its own for this user, who from now on is listed with its items."""
     users, row = state.users, state.n_heavy[0]
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        weight = np.float64(users.value[e])
-        _add_row(state.heavy_hop2, row, state.item_hop1, users.key[e], weight)
-        _add_entry(state.heavy_users, users.key[e], row, weight)
+        item, weight = np.int64(users.key[e]), np.float64(users.value[e])
+        _add_row(state.heavy_hop2, row, state.item_hop1, item, weight)
+        _add_entry(state.heavy_users, item, row, weight)
     state.heavy_U[user] = row
     state.n_heavy[0] += 1
 
@@ -222,7 +222,7 @@ def make_heavy(state: State, user_H: Array, done: int, need: Array) -> int:
 @kernel
 def _count(state: State, user: int, item: int, weight: float, time: int) -> None:
     """One more event. r_ui, A_u1[u] and A_i1[i] gain its weight; A_i2 and kept rows of A_u2 its paths, each once."""
-    users, p, q = state.users, state.user_group_U[user], state.item_group_I[item]
+    users, p, q = state.users, np.int64(state.user_group_U[user]), np.int64(state.item_group_I[item])
     first, last = users.start_N[user], users.start_N[user] + users.size_N[user]
     _add_row(state.item_hop2, item, state.user_hop1, user, weight)  # from the item, over the user, to its other events
     if q >= 0:
@@ -236,7 +236,7 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
                 pushed += users.value[e]
             state.missed[0] += weight * (state.user_weight_U[user] - pushed)
 
-    row, listed = state.heavy_U[user], state.heavy_users
+    row, listed = np.int64(state.heavy_U[user]), state.heavy_users
     if row >= 0:
         _add_row(state.heavy_hop2, row, state.item_hop1, item, weight)  # from the user, over the item, to all before
         _add_entry(listed, item, row, weight)
@@ -255,10 +255,10 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
 @kernel
 def _discount(state: State, user: int, item: int, at: int) -> None:
     """``_count`` undone, for the event at place ``at`` of the user's list."""
-    users, items, p, q = state.users, state.items, state.user_group_U[user], state.item_group_I[item]
+    users, p, q = state.users, np.int64(state.user_group_U[user]), np.int64(state.item_group_I[item])
     value, time = users.value[at], users.time[at]
     weight = np.float64(value)
-    row, listed = state.heavy_U[user], state.heavy_users
+    row, listed = np.int64(state.heavy_U[user]), state.heavy_users
     if p >= 0:
         first = listed.start_N[item]
         _add_column(state.heavy_hop2, listed, first, first + listed.size_N[item], p, -weight)
@@ -274,7 +274,7 @@ def _discount(state: State, user: int, item: int, at: int) -> None:
         _add(state.user_hop1, user, q, -weight)
         first = users.start_N[user]
         _add_column(state.item_hop2, users, first, first + users.size_N[user], q, -weight)
-    _delete(items, item, _find(items, item, user, value, time, True, True, 0))
+    _delete(state.items, item, _find(state.items, item, user, value, time, True, True, 0))
     state.user_weight_U[user] -= weight
 
 
@@ -355,7 +355,7 @@ def read_user_hop2(state: State, user_B: Array, acc: Rows, out_BP: Array, lo: in
         y_1K[0, :] = 0
         size = users.size_N[user] if user >= 0 else 0
         for e in range(users.start_N[user], users.start_N[user] + size):
-            item, weight = users.key[e], np.float64(users.value[e])
+            item, weight = np.int64(users.key[e]), np.float64(users.value[e])
             if len(x_NK):
                 for k in range(acc.width):
                     y_1K[0, k] += weight * x_NK[item, k]
