@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -254,7 +254,7 @@ class Ranker(Model):
     Keeps the macro graph; ``score`` reads its state of the moment. Scores are logits of the label.
     """
 
-    batches = Impressions()
+    batches: BatchKind | None = Impressions()
     macro: AnyMacroGraph
 
     def __init__(self, config: Any, graph: Graph) -> None:
@@ -270,6 +270,8 @@ class Ranker(Model):
         return None
 
     def losses(self, batch: ImpressionBatch) -> dict[str, Tensor]:
+        if self.batches is None:
+            return super().losses(batch)
         return {"bce": bce(self.logits(batch.features), batch.labels_B)}
 
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
@@ -293,7 +295,7 @@ class Ranker(Model):
 
     def fold_in(self, history: Edges) -> Tensor:
         """Scores (B, I) for new users with these items, of which the last in number counts as the latest."""
-        items_I, device = torch.arange(self.n_items), next(self.parameters()).device
+        items_I, device = torch.arange(self.n_items), next(chain(self.parameters(), self.buffers())).device
         everything = self.macro.candidates(-1, items_I.numpy())
         rows = []
         for start, stop in pairwise(history.start_U.tolist()):

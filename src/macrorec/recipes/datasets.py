@@ -144,11 +144,11 @@ def ctr_yelp(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
 
 
 def stream(config: RunConfig) -> RunConfig:
-    """The same rows in valid and test, but each impression sees all that came before it, and train is all after the
-    first half of the events."""
+    """The same rows in valid and test, but each impression sees all that came before it, liked or not, and train is all
+    after the first half of the events."""
     if config.features is None:
         return config
-    return replace(config, features=replace(config.features, kind="as_of", history=0.5))
+    return replace(config, features=replace(config.features, kind="as_of", history=0.5, edges="signed"))
 
 
 def as_published(config: RunConfig) -> RunConfig:
