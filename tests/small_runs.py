@@ -4,9 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from macrorec.api import Ranker
+from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
-from macrorec.data.split import LeaveLastOne, Nothing, SplitConfig
+from macrorec.data.split import LeaveLastOne, Nothing, SplitConfig, TimeQuantile
 from macrorec.eval.ranking import EvalConfig
+from macrorec.graph.features import FeatureConfig
+from macrorec.graph.groups import ByKMeans
 from macrorec.models import load
 from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
@@ -24,6 +28,39 @@ def write_log(folder: Path, n_users: int = 30, n_items: int = 20) -> Path:
         rows += [f"u{user},i{(user % 2) * half + (user + 3 * t) % half},{1_700_000_000 + 60 * t}" for t in range(9)]
     path.write_text("\n".join(rows) + "\n")
     return path
+
+
+def write_ratings(folder: Path, n_users: int = 24, n_items: int = 18, n_events: int = 1200) -> Path:
+    """Ratings of 1 or 5, one a minute: users like what is of their colour, red or blue, as the item file tells it.
+
+    The last two users and items appear late; the last item has no category.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["user_id,item_id,rating,timestamp"]
+    for t in range(n_events):
+        late = t > n_events // 2
+        user, item = (7 * t + t * t // 11) % (n_users - 2 * (not late)), (5 * t + t // 7) % (n_items - 2 * (not late))
+        liked = (user % 2 == item % 2) != (t % 13 == 0)
+        rows.append(f"u{user},i{item},{5 if liked else 1},{1_700_000_000 + 60 * t}")
+    (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,genre,title", *(f"i{n},{('red', 'blue')[n % 2]},Item {n}" for n in range(n_items - 1))]
+    (folder / "items.csv").write_text("\n".join([*items, f"i{n_items - 1},,"]) + "\n")
+    return folder / "ratings.csv"
+
+
+def clicks(path: Path, model: str = "macgnn", *, refit: bool = False, **settings: Any) -> RunConfig:
+    """The ratings of ``write_ratings`` by time: half is history; the last tenth is test, the tenth before valid."""
+    ranks = issubclass(load(model), Ranker)
+    return RunConfig(
+        source=Source(path=str(path), items=str(path.parent / "items.csv"), category="genre", title="title"),
+        prepare=PrepareConfig(binary=4.0, dedupe="none"),
+        split=SplitConfig(test=TimeQuantile(quantile=0.9), valid=TimeQuantile(quantile=0.89), vocabulary="all"),
+        model=load(model).Config(**settings),
+        train=TrainConfig(epochs=3, batch_size=64, lr=0.01, monitor="auc" if ranks else None),
+        eval=EvalConfig(protocol="ctr", metrics=("auc", "logloss")),
+        refit=refit,
+        features=FeatureConfig(kind="as_of", history=0.5, users=ByKMeans(n=2)) if ranks else None,
+    )
 
 
 def config(path: Path, model: str = "ease", *, valid: bool = True, refit: bool = True, **settings: Any) -> RunConfig:

@@ -17,7 +17,7 @@ SMALL = configs.plain(config(Path("log.csv"), "lightgcn"))
 
 
 def parsed(*assignments: str) -> RunConfig:
-    return configs.parse(RunConfig, configs.assign(SMALL, assignments))
+    return configs.parse(RunConfig, configs.assign(SMALL, assignments, RunConfig))
 
 
 @pytest.mark.parametrize("name", recipes.names())

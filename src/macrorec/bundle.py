@@ -7,14 +7,14 @@ items.parquet          item_id, popularity (distinct users of the target behavio
 graph.safetensors      per behaviour r: r.start_U, r.item_E, r.weight_E, r.count_E
 weights.safetensors    the model's state
 vectors.safetensors    users_UD, items_ID; only for a TwoTower
-macro.safetensors      the macro graph, whole; only for a Ranker, with the names of its groups in config.json
+macro.safetensors      the macro graph, whole; only for a Ranker
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from macrorec.data.log import Behavior
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
 from macrorec.graph.bipartite import Edges, Graph
-from macrorec.graph.macro import MacroGraph
+from macrorec.graph.typed import AnyMacroGraph, restored, types_of
 
 FORMAT = "macrorec-bundle"
 VERSION = 1
@@ -83,7 +83,7 @@ class Bundle:
                 "config": dict(config or {}),
             }
             if graph.macro is not None:
-                described["groups"] = {"users": list(graph.macro.users.names), "items": list(graph.macro.items.names)}
+                described["types"] = list(types_of(graph.macro))
                 weights.write(new / "macro.safetensors", graph.macro.tensors())
             files.write_json(new / "config.json", described)
             _write_frame(new / "users.parquet", pl.DataFrame({"user_id": users.ids}))
@@ -121,7 +121,7 @@ class Bundle:
             config = configs.parse_model(described["model"])
             model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
             model.load_state_dict(weights.read(place / "weights.safetensors"), strict=True)
-        except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, pl.exceptions.PolarsError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, pl.exceptions.PolarsError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{place} cannot be read as a bundle: {reason}") from error
         popularity = items_frame["popularity"].to_numpy().astype(np.int64)
@@ -177,15 +177,11 @@ def _edges(tensors: Mapping[str, torch.Tensor], r: int, n_users: int, n_items: i
     return Edges(user_E, item_E, tensors[f"{r}.weight_E"], tensors[f"{r}.count_E"], start_U)
 
 
-def _macro(place: Path, described: Mapping[str, Any], n_users: int, n_items: int) -> MacroGraph | None:
-    """The macro graph in ``place``, refused where its groups are not those of the bundle's users and items."""
-    if "groups" not in described:
+def _macro(place: Path, described: Mapping[str, Any], n_users: int, n_items: int) -> AnyMacroGraph | None:
+    """The macro graph in ``place``, where there is one."""
+    if "types" not in described:
         return None
-    names = described["groups"]
-    macro = MacroGraph.from_tensors(weights.read(place / "macro.safetensors"))
-    macro.users, macro.items = (
-        replace(groups, names=tuple(names[side])) for side, groups in (("users", macro.users), ("items", macro.items))
-    )
+    macro = restored(weights.read(place / "macro.safetensors"), described["types"])
     if (len(macro.users), len(macro.items)) != (n_users, n_items):
         raise DataError(f"the macro graph of {place} does not fit {n_users} users and {n_items} items")
     return macro

@@ -174,10 +174,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
-def assign(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """``table`` with each ``a.b=value`` put in place; values in TOML syntax, or text without quotes.
+def assign(table: dict[str, Any], assignments: Iterable[str], of: Any) -> dict[str, Any]:
+    """``table``, plain values of the dataclass ``of``, with each ``a.b=value`` put in place.
 
-    Setting a tag (``model.name``, ``split.test.kind``) starts its table anew, for the other keys belong to the old tag.
+    Values are in TOML syntax, or text without quotes. Setting a tag (``model.name``, ``split.test.kind``) starts its
+    table anew, for the other keys belong to the old tag.
     """
     result: dict[str, Any] = json.loads(json.dumps(table))
     for assignment in assignments:
@@ -193,10 +194,22 @@ def assign(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
         old, new = place.get(keys[-1]), value_of(text)
         if isinstance(old, str) and not isinstance(new, str):
             new = text
-        if keys[-1] in TAGS and old not in (None, new):
+        if old not in (None, new) and _is_tag(of, keys):
             place.clear()
         place[keys[-1]] = new
     return result
+
+
+def _is_tag(of: Any, keys: list[str]) -> bool:
+    """Whether the value at ``keys`` says which of several dataclasses the table around it is."""
+    kinds = [of]
+    for key in keys[:-1]:
+        hints = [_hints(kind)[key] for kind in kinds if key in _hints(kind)]
+        if any(map(_is_model, hints)):
+            return keys[-1] == "name"
+        inside = [argument for hint in map(_bare, hints) for argument in (typing.get_args(hint) or [hint])]
+        kinds = [kind for kind in map(_bare, inside) if dataclasses.is_dataclass(kind)]
+    return keys[-1] in TAGS and len(kinds) > 1
 
 
 def value_of(text: str) -> Any:

@@ -19,11 +19,11 @@ from macrorec.data.sources.table import read_table
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
 from macrorec.graph.bipartite import Edges, Graph, edges_of
-from macrorec.graph.macro import MacroGraph
+from macrorec.graph.typed import AnyMacroGraph, TypedMacroGraph, restored, types_of
 
-EVENT = {"behavior": pl.String, "weight": pl.Float64, "timestamp": pl.Int64, "counts": pl.Boolean}
-"""What is kept of an event beside its user_id and item_id: a missing timestamp is null; ``counts``: whether a macro
-graph counts it, as it does all but negative behaviours and target events rated below the least positive rating."""
+EVENT = {"behavior": pl.String, "weight": pl.Float64, "timestamp": pl.Int64, "type": pl.Int64}
+"""What is kept of an event beside its user_id and item_id: its time, null if it came without; its type for a macro
+graph: 0 positive, 1 a target event rated below the least positive rating, null of a negative behaviour."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +98,11 @@ def new_events(
         raise DataError(f"update: user id {strange!r} is not {'text' if users.is_text else 'an integer'}")
     negative = [behavior.name for behavior in behaviors if behavior.role == "negative"]
     liked = pl.col("label") > 0.5 if positive is None else pl.col("label") >= positive
-    counts = ~pl.col("behavior").is_in(negative) & ((pl.col("behavior") != names[-1]) | liked.fill_null(True))
+    positive_one = (pl.col("behavior") != names[-1]) | liked.fill_null(True)
+    kind = pl.when(~pl.col("behavior").is_in(negative)).then((~positive_one).cast(pl.Int64))
     item = items.numbers(frame["item_id"])
     known = pl.Series(item >= 0, dtype=pl.Boolean)
-    new = frame.with_columns(counts=counts).select(user_id, *EVENT).filter(known)
+    new = frame.with_columns(type=kind).select(user_id, *EVENT).filter(known)
     item_id = items.ids_of(item[item >= 0]).alias("item_id")
     return new.select("user_id", item_id, *EVENT), len(frame) - len(new)
 
@@ -136,22 +137,24 @@ def after(fitted_users: Vocab, fitted: Graph, items: Vocab, events: pl.DataFrame
 
 
 def _counted(
-    old: MacroGraph,
+    old: AnyMacroGraph,
     n_users: int,
     user: npt.NDArray[np.int64],
     item: npt.NDArray[np.int64],
     weight: npt.NDArray[np.float64],
     events: pl.DataFrame,
-) -> MacroGraph:
+) -> AnyMacroGraph:
     """``old``, which stays as it is, and the events that count; first those with a time."""
     if not len(events):
         return old
-    new = MacroGraph.from_tensors({name: tensor.clone() for name, tensor in old.tensors().items()})
+    new = restored(old.tensors(), types_of(old))
     new.grow(n_users, len(old.items))
-    counts, timed = events["counts"].to_numpy(), events["timestamp"].is_not_null().to_numpy()
-    time = events["timestamp"].fill_null(0).to_numpy()
-    for rows, times in ((counts & timed, time), (counts & ~timed, None)):
-        new.add(user[rows], item[rows], weight[rows], None if times is None else times[rows])
+    timed, time = events["timestamp"].is_not_null().to_numpy(), events["timestamp"].fill_null(0).to_numpy()
+    kind = events["type"].fill_null(-1).to_numpy()
+    for rows, times in ((timed, time), (~timed, None)):
+        rows = rows & ((kind == 0) | (isinstance(new, TypedMacroGraph) & (kind == 1)))
+        columns = (user[rows], item[rows], weight[rows], None if times is None else times[rows])
+        new.add(*columns, *([kind[rows]] if isinstance(new, TypedMacroGraph) else []))
     return new
 
 

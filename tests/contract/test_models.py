@@ -202,6 +202,35 @@ def moved_groups(groups: Groups, to: np.ndarray) -> Groups:
     return dataclasses.replace(groups, of_N=of_N)
 
 
+def test_a_ranker_scores_what_the_macro_graph_holds_now(kind):
+    if not issubclass(kind, Ranker):
+        return
+    model, graph, _ = fitted(kind, corners(), config=SHORT)
+    before, user, item = scores(model), np.array([3]), np.array([6])
+    model.refresh(dataclasses.replace(graph, macro=macro_of(graph)))
+    assert torch.equal(scores(model), before), "an equal macro graph, equal scores"
+    model.macro.add(user, item)
+    with torch.no_grad():
+        now = model.logits(model.macro.features(user, item))
+        torch.testing.assert_close(scores(model)[user, item], now)
+        torch.testing.assert_close(model.score(torch.tensor([3]), torch.tensor([6])), now)
+    if getattr(model.config, "fields", "macro") == "ids":
+        assert torch.equal(scores(model), before)
+    else:
+        assert not torch.equal(scores(model), before)
+
+
+def test_a_ranker_scores_nodes_without_a_row_of_their_own(kind):
+    if not issubclass(kind, Ranker):
+        return
+    model, _, _ = fitted(kind, corners(), config=SHORT)
+    beyond = model.macro.features(np.array([2, -1, 999]), np.array([-1, 4, 999]))
+    late = dataclasses.replace(beyond, user_B=torch.tensor([2, 999, 999]), item_B=torch.tensor([999, 4, 999]))
+    with torch.no_grad():
+        assert model.logits(beyond).isfinite().all()
+        assert torch.equal(model.logits(late), model.logits(beyond)), "beyond the tables is as good as unknown"
+
+
 # --- new users -------------------------------------------------------------------------------------------------------
 
 

@@ -240,7 +240,8 @@ def synth(
 
     sizes = {"users": users, "items": items, "events": events}
     given = {name: value for name, value in sizes.items() if value is not None}
-    config = configs.parse(MarketConfig, configs.assign({**configs.plain(MarketConfig()), **given}, sets or []))
+    start = {**configs.plain(MarketConfig()), **given}
+    config = configs.parse(MarketConfig, configs.assign(start, sets or [], MarketConfig))
     report = write_market(config, folder, seed)
     counts = ", ".join(f"{count:,} {name}" for name, count in report.behaviors.items())
     line = f"{report.folder}: {report.events:,} events ({counts}) of {report.users:,} users and {report.items:,} items"

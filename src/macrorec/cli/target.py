@@ -31,7 +31,7 @@ def resolve(target: str, sets: list[str], seed: int | None) -> tuple[str, RunCon
         name, start = target, configs.plain(recipes.load(target))
     if seed is not None:
         start["seed"] = seed
-    return name, configs.parse(RunConfig, configs.assign(start, sets))
+    return name, configs.parse(RunConfig, configs.assign(start, sets, RunConfig))
 
 
 def command_of(verb: str, target: str, sets: list[str], seed: int, *more: str) -> str:

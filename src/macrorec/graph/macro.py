@@ -366,7 +366,8 @@ class MacroGraph:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MacroGraph:
-        """The graph that ``tensors`` was taken from."""
+        """The graph that ``tensors`` was taken from. Raises DataError where they do not fit each other."""
+        macro_tensors.check(tensors)
         graph = cls.__new__(cls)
         graph.recents, graph.pull, graph.push, dense, graph._latest = tensors["settings"].tolist()
         graph.dense = None if dense < 0 else bool(dense)

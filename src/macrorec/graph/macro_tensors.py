@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from macrorec.errors import DataError
 from macrorec.graph.groups import Groups
 from macrorec.graph.slabs import Rows, Slabs, State, contents, empty_rows, from_contents, is_dense, lengthened, longer
 
@@ -36,6 +37,38 @@ def write(state: State, groups: tuple[Groups, Groups], settings: Sequence[int]) 
         columns = zip(_ROWS, contents(state.item_hop2.sparse, n_items), strict=False)
         arrays |= {f"item_hop2.{name}": column for name, column in columns}
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError unless the tensors fit each other and every number points inside: native code trusts them."""
+    sides = {side: read_groups(tensors, side) for side in SIDES}
+    for side, other in (SIDES, SIDES[::-1]):
+        size_N, key, weight, time = (tensors[f"{side}.{name}"].numpy() for name in _EVENTS)
+        lengths = {len(key), len(weight), len(time), len(tensors[f"{other}.key"])}
+        own = sides[side]
+        _require(f"{side}.size", len(size_N) == len(own) and {_total(size_N)} == lengths)
+        _require(f"{side}.key", _inside(key, 0, len(sides[other])))
+        _require(f"{side}.group", _inside(own.of_N, -1, own.n))
+    n_items, n_groups = len(sides["items"]), sides["items"].n
+    if "item_hop2.rows" in tensors:
+        _require("item_hop2.rows", tensors["item_hop2.rows"].shape == (n_items, n_groups))
+    else:
+        size_N, key, value = (tensors[f"item_hop2.{name}"].numpy() for name in _ROWS)
+        _require("item_hop2.size", len(size_N) == n_items and _total(size_N) == len(key) == len(value))
+        _require("item_hop2.key", _inside(key, 0, n_groups))
+
+
+def _total(size_N: npt.NDArray[Any]) -> int:
+    return int(size_N.sum()) if (size_N >= 0).all() else -1
+
+
+def _inside(numbers: npt.NDArray[Any], low: int, high: int) -> bool:
+    return bool(((numbers >= low) & (numbers < high)).all())
+
+
+def _require(name: str, sound: bool) -> None:
+    if not sound:
+        raise DataError(f"the macro graph is damaged: its tensor {name!r} does not fit the others")
 
 
 def read_groups(tensors: Mapping[str, Tensor], side: str) -> Groups:

@@ -6,7 +6,7 @@ every row, so that a user's dislikes of a group stand beside its likes of it. Se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -221,6 +221,16 @@ class TypedMacroGraph:
 
 
 AnyMacroGraph = MacroGraph | TypedMacroGraph
+
+
+def types_of(macro: AnyMacroGraph) -> tuple[str, ...]:
+    """The names of the types of events; () where there is one without a name."""
+    return macro.types if isinstance(macro, TypedMacroGraph) else ()
+
+
+def restored(tensors: Mapping[str, Tensor], types: Sequence[str]) -> AnyMacroGraph:
+    """The macro graph, with these ``types_of``, that ``tensors`` was taken from."""
+    return TypedMacroGraph.from_tensors(tensors, tuple(types)) if types else MacroGraph.from_tensors(tensors)
 
 
 def _by_type(
