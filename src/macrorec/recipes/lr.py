@@ -8,12 +8,12 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
-    "model.fields": ["history", "macro"],
+    "model.fields": ["history", "volumes"],
     "train.lr": {"low": 1e-3, "high": 3e-2, "log": True},
     "train.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
 }
 
-TRAIN = TrainConfig(epochs=50, batch_size=1024, lr=1e-2, weight_decay=5e-5, monitor="auc", patience=5)
+TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, monitor="auc", patience=2)
 
 
 def lr_ml_100k_ctr() -> RunConfig:

@@ -9,13 +9,16 @@ from macrorec.train.trainer import TrainConfig
 
 SPACE = {
     "model.dim": [5, 10, 20],
-    "model.tau": {"low": 0.5, "high": 4.0},
+    "model.tau": {"low": 0.4, "high": 2.0},
     "model.dropout": {"low": 0.0, "high": 0.5},
     "train.lr": {"low": 1e-3, "high": 3e-2, "log": True},
     "train.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
 }
 
-TRAIN = TrainConfig(epochs=50, batch_size=1024, lr=1e-2, weight_decay=5e-5, monitor="auc", patience=5)
+TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, monitor="auc", patience=2)
+
+OURS = MODEL.Config(volumes=True)
+"""On a stream, where edges are signed: the readout is told how many events there are of each type."""
 
 
 def macgnn_ml_100k_ctr() -> RunConfig:
@@ -25,7 +28,7 @@ def macgnn_ml_100k_ctr() -> RunConfig:
 
 def macgnn_ml_100k_stream() -> RunConfig:
     """The same test rows, as a live server would have met them."""
-    return datasets.stream(macgnn_ml_100k_ctr())
+    return datasets.stream(datasets.ctr_ml_100k(OURS, TRAIN))
 
 
 def macgnn_amazon_ctr() -> RunConfig:
@@ -35,7 +38,7 @@ def macgnn_amazon_ctr() -> RunConfig:
 
 def macgnn_amazon_stream() -> RunConfig:
     """The same test rows, as a live server would have met them."""
-    return datasets.stream(macgnn_amazon_ctr())
+    return datasets.stream(datasets.ctr_amazon(OURS, TRAIN))
 
 
 def macgnn_yelp_ctr() -> RunConfig:
@@ -45,4 +48,4 @@ def macgnn_yelp_ctr() -> RunConfig:
 
 def macgnn_yelp_stream() -> RunConfig:
     """The same test rows, as a live server would have met them."""
-    return datasets.stream(macgnn_yelp_ctr())
+    return datasets.stream(datasets.ctr_yelp(OURS, TRAIN))
