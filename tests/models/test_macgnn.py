@@ -140,14 +140,12 @@ def literal_logit(model, features):
         z = aggregate(mna, target, [groups[k] for k in met], weights)
         if not config.normalise:
             return z
-        ones = [[1.0 if a == b else 0.0 for b in range(len(met))] for a in range(len(met))]
         attention = [1.0] * len(met)
         if mna.query_DA is not None:
             key = matrix_times(target, mna.key_DA.tolist())
             attention = softmax(
                 [inner(matrix_times(groups[k], mna.query_DA.tolist()), key) / math.sqrt(len(key)) for k in met]
             )
-        assert len(ones) == len(attention)
         return [x / inner(weights, attention) for x in z]
 
     def recent(numbers, table, mna, target):
