@@ -114,6 +114,14 @@ def test_a_batch_in_which_nobody_has_met_anything_can_be_learned_from():
     assert all(value.isfinite().all() for value in model.unit.dice.statistics())
 
 
+def test_initial_values_of_the_unit_are_those_of_one_layer_on_all_that_it_sees():
+    model = MODEL.from_graph(MODEL.Config(dim=2, unit=7), graph_of(), torch.Generator().manual_seed(0))
+    bound = (6 / (2 * 4 + 4 * 4 + 7)) ** 0.5
+    for weights in (model.unit.recent_VH, model.unit.item_VH, model.unit.product):
+        assert 0.8 * bound < float(weights.detach().abs().max()) <= bound
+    assert not model.unit.bias_H.count_nonzero()
+
+
 def test_a_batch_of_nobody_is_empty():
     assert model_of("din").logits(features_of(graph_of()).take(torch.arange(0))).shape == (0,)
 

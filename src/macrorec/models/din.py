@@ -176,8 +176,8 @@ class DIN(Ranker):
         group_BR = of_I[number_BR * there_BR].long().masked_fill(~there_BR, -1)
         recent_BRV = self.item_vectors(number_BR, group_BR)
         a_BR: Tensor = self.unit(recent_BRV, self.item_vectors(features.item_B, features.item_group_B), there_BR)
-        weight_BR = masked_softmax(a_BR, there_BR) if self.config.softmax else a_BR * there_BR
-        return torch.bmm(weight_BR[:, None], recent_BRV).squeeze(1)
+        weight_BR = masked_softmax(a_BR, there_BR) if self.config.softmax else a_BR
+        return torch.bmm(weight_BR[:, None], recent_BRV).squeeze(1)  # of what is not there the vector is zero
 
     def item_vectors(self, item: Tensor, group: Tensor) -> Tensor:
         """[embedding of the item, embedding of its group], one more dimension than ``item``, of length V."""
