@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from macrorec.graph.groups import Groups
 from macrorec.graph.macro import Features, MacroGraph
+from macrorec.graph.slabs import Slabs
 
 
 @dataclass
@@ -57,19 +59,21 @@ class Log:
         """The definition of every field, one impression after the other."""
         counts = self.counts()
         columns: dict[str, list] = {f.name: [] for f in fields(Features)}
-        for user, item in zip(user_B.tolist(), item_B.tolist(), strict=True):
-            for side, name, node, groups, one, two in (
-                (0, "user", user, self.users, "BQ", "BP"),
-                (1, "item", item, self.items, "BP", "BQ"),
-            ):
+        for side, name, node_B, groups, one, two in (
+            (0, "user", user_B, self.users, "BQ", "BP"),
+            (1, "item", item_B, self.items, "BP", "BQ"),
+        ):
+            recents = {node: self.recent(side, node) for node in range(len(groups))}
+            volumes = Counter(event[side] for event in self.events)
+            for node in node_B.tolist():
                 known = 0 <= node < len(groups)
                 columns[f"{name}_B"].append(node if known else -1)
                 columns[f"{name}_group_B"].append(int(groups.of_N[node]) if known else -1)
                 for hop, letters in ((1, one), (2, two)):
                     row = counts[f"{name}_hop{hop}"]
                     columns[f"{name}_hop{hop}_{letters}"].append(row[node] if known else np.zeros(row.shape[1]))
-                columns[f"{name}_volume_BC"].append([sum(event[side] == node for event in self.events)])
-                columns[f"{name}_recent_BR"].append(self.recent(side, node) if known else [-1] * self.recents)
+                columns[f"{name}_volume_BC"].append([volumes[node] if known else 0])
+                columns[f"{name}_recent_BR"].append(recents[node] if known else [-1] * self.recents)
 
         def tensor(name: str) -> torch.Tensor:
             kind = np.float32 if "hop" in name or "volume" in name else np.int64
@@ -96,6 +100,7 @@ def assert_same(got: Features, want: Features, *, but: str = "") -> None:
 
 def assert_lawful(macro: MacroGraph, log: Log) -> None:
     """The law: all is as if counted anew; item hop 2 lacks ``missed``, and nothing is there that should not be."""
+    assert_sound(macro._state)
     pairs = all_pairs(log)
     got, want, exact = macro.features(*pairs), log.features(*pairs), log.counts()
     assert_same(got, want, but="item_hop2_BQ")
@@ -111,6 +116,16 @@ def assert_lawful(macro: MacroGraph, log: Log) -> None:
     assert macro.n_events == len(log.events)
     for side, counted in ((0, macro.user_events(users)), (1, macro.item_events(items))):
         assert counted.tolist() == [sum(e[side] == node for e in log.events) for node in range(len(counted))]
+
+
+def assert_sound(part: object) -> None:
+    """Every list lies in its room, and every room in the used part of its pool."""
+    if isinstance(part, Slabs):
+        assert (part.size_N <= part.room_N).all()
+        assert (part.start_N + part.room_N).max(initial=0) <= part.used[0] <= len(part.key) == len(part.value)
+    elif isinstance(part, tuple):
+        for inner in part:
+            assert_sound(inner)
 
 
 def kept_item_hop2(macro: MacroGraph) -> np.ndarray:

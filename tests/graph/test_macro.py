@@ -172,6 +172,21 @@ def test_a_user_of_more_than_pull_events_is_heavy(dense: bool) -> None:
     assert macro.n_heavy == 0
 
 
+@LAYOUTS
+@pytest.mark.parametrize("pull", [3, 1000])
+def test_rows_that_all_grow_at_once_have_room(pull: int, dense: bool) -> None:
+    """Every item is a group of its own, and so is every user: an event adds a column to all rows that it reaches."""
+    users, items = (Groups(np.arange(n, dtype=np.int32), n) for n in (30, 60))
+    user_E, item_E = np.repeat(np.arange(30), 60), np.tile(np.arange(60), 30)
+    macro = MacroGraph(users, items, user_E[:0], item_E[:0], pull=pull, dense=dense)
+    macro.add(user_E[:200], item_E[:200])
+    macro.remove(user_E[50:150], item_E[50:150])
+    macro.add(user_E[200:], item_E[200:])
+    log = Log(users, items, 20, [(u, i, 1.0, 0) for u, i in zip(user_E.tolist(), item_E.tolist(), strict=True)])
+    del log.events[50:150]
+    assert_lawful(macro, log)
+
+
 def test_candidates_hold_the_user_once() -> None:
     macro = MacroGraph(USERS, ITEMS, *arrays(HAND))
     items = np.array([0, 1, 2, 1, -1, 99])
