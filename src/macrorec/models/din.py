@@ -107,7 +107,7 @@ class ActivationUnit(nn.Module):
         else:
             by_BVH = item_BV[:, :, None] * self.product
         of_item_BH = item_BV @ self.item_VH + self.bias_H
-        x_NH = (torch.bmm(recent_BRV, by_BVH + self.recent_VH) + of_item_BH[:, None]).flatten(0, 1)
+        x_NH = torch.baddbmm(of_item_BH[:, None], recent_BRV, by_BVH + self.recent_VH).flatten(0, 1)
         if not self.training:
             return self.last(x_NH).view(n)
         place_E = there_BR.flatten().nonzero().squeeze(1)
