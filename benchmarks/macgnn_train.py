@@ -45,7 +45,10 @@ SETTINGS = TrainConfig(epochs=2, batch_size=BATCH, lr=0.01, weight_decay=5e-5)
 
 
 def made_up(seed: int = 0) -> tuple[Graph, Samples]:
-    """Impressions of skewed popularity, with counts and recents of a like shape."""
+    """Impressions of skewed popularity, with counts and recents of a like shape, and labels that can be learned.
+
+    Of labels without a pattern weight decay makes a model whose embeddings are too small for normal numbers.
+    """
     random = np.random.default_rng(seed)
     none = np.empty(0, dtype=np.int64)
     groups = (Groups(np.arange(N_USERS, dtype=np.int32) % P, P), Groups(np.arange(N_ITEMS, dtype=np.int32) % Q, Q))
@@ -78,7 +81,8 @@ def made_up(seed: int = 0) -> tuple[Graph, Samples]:
         user_volume_BC=torch.ones(N_SAMPLES, 1),
         item_volume_BC=torch.ones(N_SAMPLES, 1),
     )
-    label = (random.random(N_SAMPLES) < 0.5).astype(np.float32)
+    mood_B, quality_B = (random.normal(size=n)[own.numpy()] for n, own in ((N_USERS, user), (N_ITEMS, item)))
+    label = (random.logistic(size=N_SAMPLES) < mood_B + quality_B).astype(np.float32)
     vocabularies = (Vocab(np.arange(N_USERS)), Vocab(np.arange(N_ITEMS)))
     user_B, item_B = (number.numpy().astype(np.int32) for number in (user, item))
     pairs = Interactions(*vocabularies, graph.behaviors, user_B, item_B, np.zeros(N_SAMPLES, np.int8), label=label)
