@@ -1,6 +1,8 @@
-"""Recipes of DeepFM, trained as MacGNN is; see ``datasets.ctr_ml_100k``."""
+"""Recipes of DeepFM on clicks. Settings: the best of 15 trials on valid by ``macrorec tune``, rounded."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from macrorec.models.deepfm import MODEL
 from macrorec.recipes import datasets
@@ -19,30 +21,48 @@ TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, moni
 
 
 def deepfm_ml_100k_ctr() -> RunConfig:
-    """MovieLens 100K, by DeepFM."""
-    return datasets.ctr_ml_100k(MODEL.Config(), TRAIN)
+    """MovieLens 100K, as the paper splits and counts it."""
+    return datasets.ctr_ml_100k(
+        MODEL.Config(dim=10, fields="history", dropout=0.22), replace(TRAIN, lr=0.023, weight_decay=0.00079)
+    )
 
 
 def deepfm_ml_100k_stream() -> RunConfig:
-    """MovieLens 100K as a stream, by DeepFM."""
-    return datasets.stream(deepfm_ml_100k_ctr())
+    """MovieLens 100K as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_ml_100k(
+            MODEL.Config(dim=5, fields="volumes", dropout=0.3), replace(TRAIN, lr=0.0014, weight_decay=0.00056)
+        )
+    )
 
 
 def deepfm_amazon_ctr() -> RunConfig:
-    """Amazon, by DeepFM."""
-    return datasets.ctr_amazon(MODEL.Config(), TRAIN)
+    """Amazon, as the paper splits and counts it."""
+    return datasets.ctr_amazon(
+        MODEL.Config(dim=10, fields="volumes", dropout=0.17), replace(TRAIN, lr=0.0014, weight_decay=0.0049)
+    )
 
 
 def deepfm_amazon_stream() -> RunConfig:
-    """Amazon as a stream, by DeepFM."""
-    return datasets.stream(deepfm_amazon_ctr())
+    """Amazon as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_amazon(
+            MODEL.Config(dim=5, fields="volumes", dropout=0.4), replace(TRAIN, lr=0.0022, weight_decay=0.0016)
+        )
+    )
 
 
 def deepfm_yelp_ctr() -> RunConfig:
-    """Yelp, by DeepFM."""
-    return datasets.ctr_yelp(MODEL.Config(), TRAIN)
+    """Yelp, as the paper splits and counts it."""
+    return datasets.ctr_yelp(
+        MODEL.Config(dim=10, fields="volumes", dropout=0.48), replace(TRAIN, lr=0.0015, weight_decay=0.00027)
+    )
 
 
 def deepfm_yelp_stream() -> RunConfig:
-    """Yelp as a stream, by DeepFM."""
-    return datasets.stream(deepfm_yelp_ctr())
+    """Yelp as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_yelp(
+            MODEL.Config(dim=5, fields="volumes", dropout=0.32), replace(TRAIN, lr=0.0012, weight_decay=0.0016)
+        )
+    )

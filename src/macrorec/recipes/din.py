@@ -1,6 +1,8 @@
-"""Recipes of DIN, trained as MacGNN is; see ``datasets.ctr_ml_100k``."""
+"""Recipes of DIN on clicks. Settings: the best of 15 trials on valid by ``macrorec tune``, rounded."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from macrorec.models.din import MODEL
 from macrorec.recipes import datasets
@@ -19,30 +21,46 @@ TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, moni
 
 
 def din_ml_100k_ctr() -> RunConfig:
-    """MovieLens 100K, by DIN."""
-    return datasets.ctr_ml_100k(MODEL.Config(), TRAIN)
+    """MovieLens 100K, as the paper splits and counts it."""
+    return datasets.ctr_ml_100k(
+        MODEL.Config(dim=10, fields="history", dropout=0.21), replace(TRAIN, lr=0.0025, weight_decay=0.0013)
+    )
 
 
 def din_ml_100k_stream() -> RunConfig:
-    """MovieLens 100K as a stream, by DIN."""
-    return datasets.stream(din_ml_100k_ctr())
+    """MovieLens 100K as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_ml_100k(
+            MODEL.Config(dim=5, fields="volumes", dropout=0.49), replace(TRAIN, lr=0.017, weight_decay=7.8e-06)
+        )
+    )
 
 
 def din_amazon_ctr() -> RunConfig:
-    """Amazon, by DIN."""
-    return datasets.ctr_amazon(MODEL.Config(), TRAIN)
+    """Amazon, as the paper splits and counts it."""
+    return datasets.ctr_amazon(
+        MODEL.Config(dim=10, fields="history", dropout=0.3), replace(TRAIN, lr=0.0017, weight_decay=0.0096)
+    )
 
 
 def din_amazon_stream() -> RunConfig:
-    """Amazon as a stream, by DIN."""
-    return datasets.stream(din_amazon_ctr())
+    """Amazon as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_amazon(
+            MODEL.Config(dim=20, fields="volumes", dropout=0.048), replace(TRAIN, lr=0.028, weight_decay=7.5e-05)
+        )
+    )
 
 
 def din_yelp_ctr() -> RunConfig:
-    """Yelp, by DIN."""
+    """Yelp, as the paper splits and counts it."""
     return datasets.ctr_yelp(MODEL.Config(), TRAIN)
 
 
 def din_yelp_stream() -> RunConfig:
-    """Yelp as a stream, by DIN."""
-    return datasets.stream(din_yelp_ctr())
+    """Yelp as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_yelp(
+            MODEL.Config(dim=10, fields="volumes", dropout=0.4), replace(TRAIN, lr=0.0048, weight_decay=0.0013)
+        )
+    )

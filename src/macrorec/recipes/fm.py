@@ -1,6 +1,8 @@
-"""Recipes of FM, trained as MacGNN is; see ``datasets.ctr_ml_100k``."""
+"""Recipes of FM on clicks. Settings: the best of 15 trials on valid by ``macrorec tune``, rounded."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from macrorec.models.fm import MODEL
 from macrorec.recipes import datasets
@@ -19,30 +21,46 @@ TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, moni
 
 
 def fm_ml_100k_ctr() -> RunConfig:
-    """MovieLens 100K, by FM."""
-    return datasets.ctr_ml_100k(MODEL.Config(), TRAIN)
+    """MovieLens 100K, as the paper splits and counts it."""
+    return datasets.ctr_ml_100k(
+        MODEL.Config(dim=10, fields="history", shared=False), replace(TRAIN, lr=0.0025, weight_decay=2.2e-05)
+    )
 
 
 def fm_ml_100k_stream() -> RunConfig:
-    """MovieLens 100K as a stream, by FM."""
-    return datasets.stream(fm_ml_100k_ctr())
+    """MovieLens 100K as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_ml_100k(
+            MODEL.Config(dim=20, fields="volumes", shared=False), replace(TRAIN, lr=0.0038, weight_decay=0.00026)
+        )
+    )
 
 
 def fm_amazon_ctr() -> RunConfig:
-    """Amazon, by FM."""
-    return datasets.ctr_amazon(MODEL.Config(), TRAIN)
+    """Amazon, as the paper splits and counts it."""
+    return datasets.ctr_amazon(
+        MODEL.Config(dim=5, fields="volumes", shared=False), replace(TRAIN, lr=0.015, weight_decay=0.00012)
+    )
 
 
 def fm_amazon_stream() -> RunConfig:
-    """Amazon as a stream, by FM."""
-    return datasets.stream(fm_amazon_ctr())
+    """Amazon as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_amazon(
+            MODEL.Config(dim=10, fields="volumes", shared=True), replace(TRAIN, lr=0.0026, weight_decay=0.00056)
+        )
+    )
 
 
 def fm_yelp_ctr() -> RunConfig:
-    """Yelp, by FM."""
+    """Yelp, as the paper splits and counts it."""
     return datasets.ctr_yelp(MODEL.Config(), TRAIN)
 
 
 def fm_yelp_stream() -> RunConfig:
-    """Yelp as a stream, by FM."""
-    return datasets.stream(fm_yelp_ctr())
+    """Yelp as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_yelp(
+            MODEL.Config(dim=20, fields="volumes", shared=False), replace(TRAIN, lr=0.0038, weight_decay=0.00026)
+        )
+    )

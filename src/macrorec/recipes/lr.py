@@ -1,6 +1,8 @@
-"""Recipes of LR, trained as MacGNN is; see ``datasets.ctr_ml_100k``."""
+"""Recipes of logistic regression on clicks. Settings: the best of 15 trials on valid by ``macrorec tune``, rounded."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from macrorec.models.lr import MODEL
 from macrorec.recipes import datasets
@@ -17,30 +19,36 @@ TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, moni
 
 
 def lr_ml_100k_ctr() -> RunConfig:
-    """MovieLens 100K, by LR."""
-    return datasets.ctr_ml_100k(MODEL.Config(), TRAIN)
+    """MovieLens 100K, as the paper splits and counts it."""
+    return datasets.ctr_ml_100k(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.024, weight_decay=9.4e-06))
 
 
 def lr_ml_100k_stream() -> RunConfig:
-    """MovieLens 100K as a stream, by LR."""
-    return datasets.stream(lr_ml_100k_ctr())
+    """MovieLens 100K as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_ml_100k(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.029, weight_decay=3.8e-05))
+    )
 
 
 def lr_amazon_ctr() -> RunConfig:
-    """Amazon, by LR."""
-    return datasets.ctr_amazon(MODEL.Config(), TRAIN)
+    """Amazon, as the paper splits and counts it."""
+    return datasets.ctr_amazon(MODEL.Config(fields="history"), replace(TRAIN, lr=0.022, weight_decay=4.3e-05))
 
 
 def lr_amazon_stream() -> RunConfig:
-    """Amazon as a stream, by LR."""
-    return datasets.stream(lr_amazon_ctr())
+    """Amazon as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_amazon(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.0064, weight_decay=0.00029))
+    )
 
 
 def lr_yelp_ctr() -> RunConfig:
-    """Yelp, by LR."""
+    """Yelp, as the paper splits and counts it."""
     return datasets.ctr_yelp(MODEL.Config(), TRAIN)
 
 
 def lr_yelp_stream() -> RunConfig:
-    """Yelp as a stream, by LR."""
-    return datasets.stream(lr_yelp_ctr())
+    """Yelp as a stream: the same test rows, as a live server would have met them."""
+    return datasets.stream(
+        datasets.ctr_yelp(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.0078, weight_decay=0.00015))
+    )
