@@ -4,9 +4,6 @@ None holds the interpreter's lock; none checks bounds: callers do. Pools cannot 
 event is counted, ``_fits`` asks whether all that it may touch has room. If not, the kernel stops there, ``need`` says
 how much is wanted of each pool, the caller provides it and goes on.
 
-Nothing in here allocates, so no reference need be counted: ``_nrt=False`` tells numba, which else counts every array of
-a tuple up and down whenever it is looked at, and takes ten times as long for an event.
-
 All this stands in one file, since numba's cache of compiled loops sees changes of their own file only. Shape letters:
 see ``slabs``; B and S impressions, R recents, K columns of a table.
 """
@@ -17,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from macrorec.graph.slab_kernels import kernel
 from macrorec.graph.slabs import Columns, Events, Impressions, Rows, Slabs, State
 
 Array = npt.NDArray[Any]
-
-kernel = njit(nogil=True, cache=True, _nrt=False)
+int64: Any = np.int64
 
 USERS, ITEMS, USER_HOP1, ITEM_HOP1, ITEM_HOP2, HEAVY_HOP2, HEAVY_USERS, HEAVY = range(8)
 """Places in ``need``: free entries of each pool, and at last rows for heavy users."""
@@ -56,7 +52,7 @@ def _open(slabs: Slabs, n: int, place: int) -> int:
         if timed:
             slabs.time[e] = slabs.time[e - 1]
     slabs.size_N[n] += 1
-    return first + place
+    return int(first + place)
 
 
 @kernel
@@ -123,7 +119,7 @@ def _add_row(rows: Rows, n: int, source: Rows, m: int, weight: float) -> None:
     else:
         first = source.sparse.start_N[m]
         for e in range(first, first + source.sparse.size_N[m]):
-            _add(rows, n, np.int64(source.sparse.key[e]), weight * source.sparse.value[e])
+            _add(rows, n, int64(source.sparse.key[e]), weight * source.sparse.value[e])
 
 
 @kernel
@@ -135,13 +131,13 @@ def _add_column(rows: Rows, slabs: Slabs, first: int, last: int, k: int, weight:
             x_NK[key[e], k] += weight * value[e]
     else:
         for e in range(first, last):
-            _add_entry(rows.sparse, np.int64(key[e]), k, weight * value[e])
+            _add_entry(rows.sparse, int64(key[e]), k, weight * value[e])
 
 
 @kernel
 def _holds(slabs: Slabs, wanted: int) -> bool:
     """Whether so many entries of the pool are free."""
-    return slabs.used[0] + wanted <= len(slabs.key)
+    return bool(slabs.used[0] + wanted <= len(slabs.key))
 
 
 @kernel
@@ -151,7 +147,7 @@ def _enough(state: State, need: Array) -> bool:
     ok &= _holds(state.users, need[USERS]) and _holds(state.items, need[ITEMS])
     ok &= _holds(state.user_hop1.sparse, need[USER_HOP1]) and _holds(state.item_hop1.sparse, need[ITEM_HOP1])
     ok &= _holds(state.item_hop2.sparse, need[ITEM_HOP2]) and _holds(state.heavy_hop2.sparse, need[HEAVY_HOP2])
-    return ok and _holds(state.heavy_users, need[HEAVY_USERS])
+    return bool(ok) and _holds(state.heavy_users, need[HEAVY_USERS])
 
 
 @kernel
@@ -160,7 +156,7 @@ def _heavy_fits(state: State, user: int, need: Array) -> None:
     users = state.users
     need[HEAVY] = state.n_heavy[0] + 1
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        need[HEAVY_USERS] += _wanted(state.heavy_users, np.int64(users.key[e]))
+        need[HEAVY_USERS] += _wanted(state.heavy_users, int64(users.key[e]))
     if not len(state.heavy_hop2.dense_NK):
         need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
 
@@ -183,13 +179,13 @@ def _fits(state: State, user: int, item: int, reach: int, need: Array) -> bool:
         first = state.users.start_N[user]
         last = first + state.users.size_N[user]
         for e in range(max(first, last - reach), last):
-            need[ITEM_HOP2] += _wanted(state.item_hop2.sparse, np.int64(state.users.key[e]))
+            need[ITEM_HOP2] += _wanted(state.item_hop2.sparse, int64(state.users.key[e]))
     if not len(state.heavy_hop2.dense_NK):
         if row >= 0:
             need[HEAVY_HOP2] += _GROWTH * state.heavy_hop2.width + _GROWTH
         first = state.heavy_users.start_N[item]
         for e in range(first, first + state.heavy_users.size_N[item]):
-            need[HEAVY_HOP2] += _wanted(state.heavy_hop2.sparse, np.int64(state.heavy_users.key[e]))
+            need[HEAVY_HOP2] += _wanted(state.heavy_hop2.sparse, int64(state.heavy_users.key[e]))
     if becomes_heavy:
         _heavy_fits(state, user, need)
     return _enough(state, need)
@@ -200,7 +196,7 @@ def _make_heavy(state: State, user: int) -> None:
     """A row of its own for this user, who from now on is listed with its items."""
     users, row = state.users, state.n_heavy[0]
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
-        item, weight = np.int64(users.key[e]), np.float64(users.value[e])
+        item, weight = int64(users.key[e]), np.float64(users.value[e])
         _add_row(state.heavy_hop2, row, state.item_hop1, item, weight)
         _add_entry(state.heavy_users, item, row, weight)
     state.heavy_U[user] = row
@@ -222,7 +218,7 @@ def make_heavy(state: State, user_H: Array, done: int, need: Array) -> int:
 @kernel
 def _count(state: State, user: int, item: int, weight: float, time: int) -> None:
     """One more event. r_ui, A_u1[u] and A_i1[i] gain its weight; A_i2 and kept rows of A_u2 its paths, each once."""
-    users, p, q = state.users, np.int64(state.user_group_U[user]), np.int64(state.item_group_I[item])
+    users, p, q = state.users, int64(state.user_group_U[user]), int64(state.item_group_I[item])
     first, last = users.start_N[user], users.start_N[user] + users.size_N[user]
     _add_row(state.item_hop2, item, state.user_hop1, user, weight)  # from the item, over the user, to its other events
     if q >= 0:
@@ -236,7 +232,7 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
                 pushed += users.value[e]
             state.missed[0] += weight * (state.user_weight_U[user] - pushed)
 
-    row, listed = np.int64(state.heavy_U[user]), state.heavy_users
+    row, listed = int64(state.heavy_U[user]), state.heavy_users
     if row >= 0:
         _add_row(state.heavy_hop2, row, state.item_hop1, item, weight)  # from the user, over the item, to all before
         _add_entry(listed, item, row, weight)
@@ -255,10 +251,10 @@ def _count(state: State, user: int, item: int, weight: float, time: int) -> None
 @kernel
 def _discount(state: State, user: int, item: int, at: int) -> None:
     """``_count`` undone, for the event at place ``at`` of the user's list."""
-    users, p, q = state.users, np.int64(state.user_group_U[user]), np.int64(state.item_group_I[item])
+    users, p, q = state.users, int64(state.user_group_U[user]), int64(state.item_group_I[item])
     value, time = users.value[at], users.time[at]
     weight = np.float64(value)
-    row, listed = np.int64(state.heavy_U[user]), state.heavy_users
+    row, listed = int64(state.heavy_U[user]), state.heavy_users
     if p >= 0:
         first = listed.start_N[item]
         _add_column(state.heavy_hop2, listed, first, first + listed.size_N[item], p, -weight)
@@ -355,7 +351,7 @@ def read_user_hop2(state: State, user_B: Array, acc: Rows, out_BP: Array, lo: in
         y_1K[0, :] = 0
         size = users.size_N[user] if user >= 0 else 0
         for e in range(users.start_N[user], users.start_N[user] + size):
-            item, weight = np.int64(users.key[e]), np.float64(users.value[e])
+            item, weight = int64(users.key[e]), np.float64(users.value[e])
             if len(x_NK):
                 for k in range(acc.width):
                     y_1K[0, k] += weight * x_NK[item, k]

@@ -1,14 +1,14 @@
 """Which loops lay events out in lists, sum them to rows and hand rows out? Machine code, imported when first needed.
 
-None of them calls another: numba's cache of compiled loops sees changes of their own file only. Those that allocate
-nothing count no references (``_nrt=False``, see ``macro_kernels``). None holds the interpreter's lock; none checks
-bounds: callers do. A kernel over ``lo : hi`` writes these rows alone, so results do not depend on the number of
-threads. Shape letters: see ``slabs``; B impressions, K and D columns.
+None of them calls another: numba's cache of compiled loops sees changes of their own file only. None holds the
+interpreter's lock; none checks bounds: callers do. A kernel over ``lo : hi`` writes these rows alone, so results do not
+depend on the number of threads. Shape letters: see ``slabs``; B impressions, K and D columns.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,21 @@ from numba import njit
 from macrorec.graph.slabs import Events, Rows, Slabs
 
 Array = npt.NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+def kernel(function: F) -> F:
+    """``function`` as machine code, which must not allocate: it counts no references.
+
+    Else numba counts every array of a tuple up and down whenever it is looked at, and takes ten times as long for an
+    event.
+    """
+    options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
+    compiled: F = njit(**options)(function)
+    return compiled
+
+
+@kernel
 def first_bad(events: Events, n_users: int, n_items: int, most: float) -> int:
     """The first event outside the tables, or whose weight is not in [0, most]; -1 if all are good."""
     for e in range(len(events.user_E)):
@@ -29,7 +41,7 @@ def first_bad(events: Events, n_users: int, n_items: int, most: float) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def fill(slabs: Slabs, node_E: Array, other_E: Array, weight_E: Array, time_E: Array) -> None:
     """Events in the order of time into the lists of their nodes, which have room for them."""
     for e in range(len(node_E)):
@@ -39,7 +51,7 @@ def fill(slabs: Slabs, node_E: Array, other_E: Array, weight_E: Array, time_E: A
         slabs.size_N[n] += 1
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def move(old: Slabs, new: Slabs) -> None:
     """The lists of ``old`` into the empty, large enough ones of ``new``."""
     for n in range(len(old.start_N)):
@@ -53,7 +65,7 @@ def move(old: Slabs, new: Slabs) -> None:
         new.size_N[n] = old.size_N[n]
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def sum_weights(slabs: Slabs, out_N: Array, lo: int, hi: int) -> None:
     """out_n = sum_e w_e over the events of n."""
     for n in range(lo, hi):
@@ -63,7 +75,7 @@ def sum_weights(slabs: Slabs, out_N: Array, lo: int, hi: int) -> None:
         out_N[n] = total
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def sum_groups(slabs: Slabs, group_M: Array, out_NK: Array, lo: int, hi: int) -> None:
     """out_n[k] = sum_e w_e over the events e of n whose other node m_e is in group k."""
     for n in range(lo, hi):
@@ -73,7 +85,7 @@ def sum_groups(slabs: Slabs, group_M: Array, out_NK: Array, lo: int, hi: int) ->
                 out_NK[n, k] += slabs.value[e]
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def sum_rows(slabs: Slabs, source: Rows, out_NK: Array, lo: int, hi: int) -> None:
     """out_n = sum_e w_e source[m_e] over the events e of n."""
     for n in range(lo, hi):
@@ -136,7 +148,7 @@ def sum_sparse(
         out.size_N[n] = n_met
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def take(x_KD: Array, index_B: Array, out_BD: Array, lo: int, hi: int) -> None:
     """out_b = x[index_b]."""
     for b in range(lo, hi):
