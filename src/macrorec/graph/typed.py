@@ -17,8 +17,10 @@ from torch import Tensor
 
 from macrorec.errors import DataError
 from macrorec.graph.columns import Features
+from macrorec.graph.events import checked
 from macrorec.graph.groups import Groups
 from macrorec.graph.macro import MacroGraph
+from macrorec.graph.slabs import Events
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
@@ -74,8 +76,10 @@ class TypedMacroGraph:
         type_E: Numbers | None = None,
     ) -> None:
         """Count these events, too; without ``type_E`` all are of the first type."""
-        for graph, own in self._each((user_E, item_E, weight_E, self._times(time_E, len(user_E))), type_E):
+        events = self._checked(user_E, item_E, weight_E, time_E)
+        for graph, own in self._each(events, type_E):
             graph.add(*own)
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
 
     def remove(
         self,
@@ -105,12 +109,13 @@ class TypedMacroGraph:
     ) -> Features:
         """Add events one by one; impression s sees the state after the first before_S[s] of them (never falling)."""
         type_E = np.zeros(len(user_E), dtype=np.int8) if type_E is None else np.asarray(type_E)
-        columns = (user_E, item_E, weight_E, self._times(time_E, len(user_E)))
+        events = self._checked(user_E, item_E, weight_E, time_E)
         seen = []
-        for number, (graph, own) in enumerate(self._each(columns, type_E)):
+        for number, (graph, own) in enumerate(self._each(events, type_E)):
             before_own = np.append(0, np.cumsum(type_E == number))[before_S]
             user, item, weight, time = own
             seen.append(graph.replay(user, item, weight, time, user_S, item_S, before_own))
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
         return _beside(seen)
 
     def regroup(self, users: Groups, items: Groups) -> None:
@@ -135,11 +140,10 @@ class TypedMacroGraph:
     ) -> Iterator[tuple[MacroGraph, tuple[Any, ...]]]:
         return zip(self.graphs, (own for _, own in _by_type(columns, type_E, len(self.types))), strict=True)
 
-    def _times(self, time_E: Numbers | None, n: int) -> Numbers:
-        """The times of events; without any, the latest so far, whatever its type."""
-        time_E = np.full(n, self._latest, dtype=np.int64) if time_E is None else time_E
-        self._latest = max(self._latest, int(np.max(time_E, initial=self._latest)))
-        return time_E
+    def _checked(self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None, time_E: Numbers | None) -> Events:
+        """The events of all types, before any of them counts; without times, they come at the latest so far."""
+        sizes = {"n_users": len(self.users), "n_items": len(self.items)}
+        return checked(user_E, item_E, weight_E, time_E, latest=self._latest, **sizes)
 
     # --- reading ---
 
