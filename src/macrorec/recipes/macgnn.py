@@ -31,7 +31,8 @@ def macgnn_ml_100k_stream() -> RunConfig:
     """MovieLens 100K as a stream: the same test rows, as a live server would have met them."""
     return datasets.stream(
         datasets.ctr_ml_100k(
-            MODEL.Config(volumes=True, dim=5, tau=0.72, dropout=0.18), replace(TRAIN, lr=0.0045, weight_decay=0.0002)
+            MODEL.Config(volumes=True, normalise=True, dim=5, tau=0.79, dropout=0.079),
+            replace(TRAIN, lr=0.0015, weight_decay=0.00042),
         )
     )
 
@@ -47,7 +48,8 @@ def macgnn_amazon_stream() -> RunConfig:
     """Amazon as a stream: the same test rows, as a live server would have met them."""
     return datasets.stream(
         datasets.ctr_amazon(
-            MODEL.Config(volumes=True, dim=10, tau=1.9, dropout=0.086), replace(TRAIN, lr=0.024, weight_decay=5.2e-05)
+            MODEL.Config(volumes=True, normalise=True, dim=10, tau=2.0, dropout=0.086),
+            replace(TRAIN, lr=0.023, weight_decay=5.2e-05),
         )
     )
 
@@ -61,6 +63,7 @@ def macgnn_yelp_stream() -> RunConfig:
     """Yelp as a stream: the same test rows, as a live server would have met them."""
     return datasets.stream(
         datasets.ctr_yelp(
-            MODEL.Config(volumes=True, dim=10, tau=0.58, dropout=0.19), replace(TRAIN, lr=0.0021, weight_decay=0.0003)
+            MODEL.Config(volumes=True, normalise=True, dim=5, tau=0.83, dropout=0.15),
+            replace(TRAIN, lr=0.0015, weight_decay=0.00021),
         )
     )
