@@ -16,7 +16,8 @@ def predicts_clicks(model: str) -> bool:
 
 def test_every_model_has_every_data_set() -> None:
     wanted = {f"{model}-{data}" for model in models.names() for data in (CLICKED if predicts_clicks(model) else RANKED)}
-    assert set(recipes.names()) == wanted - {"ease-gowalla"}
+    without_dislikes = {name for name in wanted if name.startswith("liverates-") and name.endswith("-ctr")}
+    assert set(recipes.names()) == wanted - {"ease-gowalla"} - without_dislikes
 
 
 @pytest.mark.parametrize("name", recipes.names())
