@@ -39,7 +39,7 @@ def write_ratings(folder: Path, n_users: int = 24, n_items: int = 18, n_events: 
     rows = ["user_id,item_id,rating,timestamp"]
     for t in range(n_events):
         late = t > n_events // 2
-        user, item = (7 * t + t * t // 11) % (n_users - 2 * (not late)), (5 * t + t // 7) % (n_items - 2 * (not late))
+        user, item = (7 * t + t * t // 11) % (n_users - 2 * (not late)), (5 * t + t // 5) % (n_items - 2 * (not late))
         liked = (user % 2 == item % 2) != (t % 13 == 0)
         rows.append(f"u{user},i{item},{5 if liked else 1},{1_700_000_000 + 60 * t}")
     (folder / "ratings.csv").write_text("\n".join(rows) + "\n")

@@ -19,6 +19,7 @@ from macrorec.data.sources.source import Source, read
 from macrorec.data.split import SplitConfig, split
 from macrorec.data.synthetic import SUMMARY, write_market
 from macrorec.data.vocab import Vocab
+from macrorec.errors import DataError
 from macrorec.graph.features import FeatureConfig, FeatureSet, feature_set
 from macrorec.graph.groups import ByKMeans
 
@@ -52,8 +53,12 @@ def features_of_log(events: Interactions, config: FeatureConfig | None = None, *
 
     By default, what a live server would have known of each impression in the later half; up to 20 groups by k-means on
     either side, at most the root of the number of nodes; in a log without labels one item is drawn per positive. Events
-    without times are taken in a random order.
+    without times are taken in a random order. Raises DataError for ratings that have not been made labels.
     """
+    if events.label is not None and len(known := events.label[~np.isnan(events.label)]):
+        low, high = known.min(), known.max()
+        if low < 0 or high > 1:
+            raise DataError(f"ratings run from {low:g} to {high:g}: say which are positives, such as positive={high:g}")
     if config is None:
         users, items = (ByKMeans(n=max(1, min(20, isqrt(len(vocab))))) for vocab in (events.users, events.items))
         negatives = 0 if events.label is not None else 1

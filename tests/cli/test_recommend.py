@@ -2,10 +2,12 @@ import json
 
 import polars as pl
 import pytest
+from tests.small_runs import clicks, write_ratings
 
 import macrorec
 from macrorec.cli import status
 from macrorec.data.market import MarketConfig
+from macrorec.run import run
 
 LOG = {"user_id": ["ann", "ann", "bob", "bob", "cid"], "item_id": [1, 2, 1, 3, 2]}
 
@@ -19,12 +21,12 @@ def bundle(tmp_path):
 def call(capsys):
     """Run the command line; answers code, stdout, stderr."""
 
-    def run(*arguments):
+    def called(*arguments):
         code = status([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    return run
+    return called
 
 
 def test_one_json_object(call, bundle):
@@ -78,6 +80,27 @@ def test_reasons(call, bundle):
     code, out, _ = call("explain", bundle, "ann", "3", "-k", 1)
     assert out.splitlines()[0] == "ann -> 3: score 0.7071, by model"
     assert out.splitlines()[-1].split() == ["1", "0.7071"]
+
+
+def test_reasons_of_a_ranker_stand_by_hop_and_their_sum_is_the_score(call, tmp_path):
+    done = run(clicks(write_ratings(tmp_path)), name="clicks", root=tmp_path)
+    code, out, _ = call("explain", done.folder, "u3", "i1", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["exact"]
+    assert sum(row["contribution"] for row in answer["reasons"]) == pytest.approx(answer["score"], abs=1e-5)
+    assert {"red", "blue"} <= {row["what"] for row in answer["reasons"]}
+    code, out, _ = call("explain", done.folder, "u3", "i1", "-k", 1)
+    first, means, head, *rows = out.splitlines()
+    assert first == f"u3 -> i1: score {answer['score']:.4f}, by model"
+    assert means == "contributions are the terms of the score, which is a logit, and sum to it"
+    assert head.split() == ["of", "via", "what", "count", "weight", "attention", "contribution"]
+    hops = [" ".join(row.split()[:3]) for row in rows if row.split()[0] in ("user", "item")]
+    wanted = [f"{side} {via}" for side in ("user", "item") for via in ("hop 1", "hop 2", "recent")]
+    assert [hop for hop in hops if "itself" not in hop][0:2] == ["user hop 1", "user hop 2"]
+    assert all(any(hop.startswith(name) for hop in hops) for name in wanted)
+    assert rows[-1].split() == ["sum", f"{answer['score']:+.4f}"]
+    shown = [float(row.split()[-1]) for row in rows[:-1]]
+    assert sum(shown) == pytest.approx(answer["score"], abs=5e-5 * len(shown))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def rounds(folder: Path, n: int, seed: int) -> dict[str, Any]:
+def rounds(folder: Path, n: int, seed: int, model: str = "bpr") -> dict[str, Any]:
     """What ``tests.end_to_end.killed`` found."""
-    command = [sys.executable, "-W", "error", "-m", "tests.end_to_end.killed", str(folder), str(n), str(seed)]
+    command = [sys.executable, "-W", "error", "-m", "tests.end_to_end.killed", str(folder), str(n), str(seed), model]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -28,8 +28,9 @@ def check(found: dict[str, Any], n: int) -> None:
     assert found["best_epoch"] in (1, 2, 3), "best and last weights are not the same"
 
 
-def test_killed_at_random_moments_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
-    check(rounds(tmp_path, 6, seed=0), 6)
+@pytest.mark.parametrize("model", ["bpr", "macgnn"])
+def test_killed_at_random_moments_and_resumed_ends_with_the_same_bits(model: str, tmp_path: Path) -> None:
+    check(rounds(tmp_path, 6, seed=0, model=model), 6)
 
 
 @pytest.mark.slow

@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.toys import log_of
+from tests.train.toys import log_of, samples_of
 
+from macrorec.api import Ranker
 from macrorec.graph.bipartite import Graph, build
 from macrorec.models.bpr import BPR, BPRConfig
+from macrorec.models.deepfm import DeepFM, DeepFMConfig
+from macrorec.models.din import DIN, DINConfig
+from macrorec.models.fm import FM, FMConfig
 from macrorec.models.lightgcn import LightGCN, LightGCNConfig
+from macrorec.models.lr import LR, LRConfig
+from macrorec.models.macgnn import MacGNN, MacGNNConfig
+from macrorec.models.widedeep import WideDeep, WideDeepConfig
 from macrorec.train.trainer import TrainConfig, train
 
 GOLDEN = Path(__file__).with_name("losses.json")
@@ -36,7 +43,8 @@ def fixed_log() -> Graph:
 def losses(kind: Any, config: Any) -> list[dict[str, float]]:
     graph = fixed_log()
     model = kind.from_graph(config, graph, torch.Generator().manual_seed(1))
-    return [record["losses"] for record in train(model, graph, CONFIG, seed=2).epochs]
+    labelled = samples_of(graph) if issubclass(kind, Ranker) else None
+    return [record["losses"] for record in train(model, graph, CONFIG, seed=2, labelled=labelled).epochs]
 
 
 CASES: dict[str, tuple[Any, Any]] = {
@@ -44,6 +52,14 @@ CASES: dict[str, tuple[Any, Any]] = {
     "bpr, three negatives, users uniform": (BPR, BPRConfig(dim=8, n_negatives=3, draw="user", true_negatives=False)),
     "lightgcn": (LightGCN, LightGCNConfig(dim=8)),
     "lightgcn, one layer, edges": (LightGCN, LightGCNConfig(dim=8, n_layers=1, draw="edge")),
+    "macgnn": (MacGNN, MacGNNConfig()),
+    "macgnn, released": (MacGNN, MacGNNConfig(attention="released")),
+    "macgnn, without empty groups, dropout": (MacGNN, MacGNNConfig(mask_empty=True, dropout=0.3)),
+    "lr": (LR, LRConfig(fields="macro")),
+    "fm": (FM, FMConfig()),
+    "widedeep": (WideDeep, WideDeepConfig()),
+    "deepfm": (DeepFM, DeepFMConfig()),
+    "din": (DIN, DINConfig()),
 }
 
 

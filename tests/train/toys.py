@@ -14,6 +14,7 @@ from macrorec.api import Batch, Model, PairBatch, Pairwise, Step, TwoTower
 from macrorec.data.log import Behavior, Interactions
 from macrorec.data.vocab import Vocab
 from macrorec.graph.bipartite import Graph, build
+from macrorec.graph.features import Samples, macro_of, samples_at
 
 
 def log_of(user: Any, item: Any, n_users: int, n_items: int, label: Any = None) -> Interactions:
@@ -35,6 +36,12 @@ def graph_of(n_users: int = 40, n_items: int = 30, n_events: int = 400, seed: in
     random = np.random.default_rng(seed)
     user = ((n_users - 1) * random.random(n_events) ** 2).astype(int)
     return build(log_of(user, random.integers(0, n_items, n_events), n_users, n_items))
+
+
+def samples_of(graph: Graph) -> Samples:
+    """An impression of every third pair, liked where the sum of both numbers is even; all see the whole graph."""
+    user, item = (g.ravel()[::3] for g in np.meshgrid(np.arange(graph.n_users), np.arange(graph.n_items)))
+    return samples_at(macro_of(graph), log_of(user, item, graph.n_users, graph.n_items, (user + item) % 2 == 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
