@@ -89,6 +89,16 @@ def test_recipes_and_variants_stand_on_the_page_with_intervals(call):
     assert code == 0 and "2 against 1 runs, all impressions" in out and Path("c/one.json").is_file()
 
 
+def test_ablations_stand_against_the_whole(call, monkeypatch):
+    monkeypatch.setattr("macrorec.recipes.ablations", lambda name: ("model.dim=2", "model.l2=0.0"))
+    code, _, _ = call("reproduce", "bpr-shop.toml", "--ablations", "--seeds", "0")
+    assert code == 0 and len(call.started) == 3
+    comparisons = sorted(path.name for path in Path("results/comparisons").glob("*-all.json"))
+    assert comparisons == [f"bpr-shop-model.{part}-against-bpr-shop-all.json" for part in ("dim=2", "l2=0.0")]
+    found = json.loads(Path("results/comparisons", comparisons[0]).read_text())
+    assert found["command"] == "macrorec reproduce bpr-shop.toml --set model.dim=2 --seeds 0 --against bpr-shop.toml"
+
+
 def test_a_sweep_has_a_table_a_plot_and_a_command(call):
     code, out, _ = call("sweep", "bpr-shop.toml", "--key", "model.dim", "--values", "2,4", "--seeds", "0,1", "--json")
     answer = json.loads(out)
@@ -114,6 +124,8 @@ def test_a_sweep_has_a_table_a_plot_and_a_command(call):
         ),
         (["reproduce", "bpr-shop.toml", "--against", "ease-ml-100k-u1"], "ease-ml-100k-u1 measures something else"),
         (["reproduce", "bpr-shop.toml", "nothing"], "nothing"),
+        (["reproduce", "ease-ml-100k-u1", "--ablations"], "ease-ml-100k-u1 names no part that could be left out"),
+        (["reproduce", "macgnn-ml-100k-ctr", "--set", "seed=1", "--ablations"], "takes one recipe as it is"),
         (["compare", "runs/a", "runs/b", "runs/c"], "got 3 and no --against"),
         (["compare", "runs/a*", "--against", "runs/b"], "no folder of a run matches 'runs/a*'"),
     ],

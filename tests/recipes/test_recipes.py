@@ -4,6 +4,7 @@ from macrorec import configs, models, recipes
 from macrorec.api import Ranker
 from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction
 from macrorec.errors import ConfigError
+from macrorec.run import RunConfig
 
 RANKED = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
 CLICKED = tuple(f"{data}-{kind}" for data in ("amazon", "ml-100k", "yelp") for kind in ("ctr", "stream"))
@@ -52,6 +53,14 @@ def test_a_space_fits_its_recipe(name: str) -> None:
 
     if recipes.space(name):
         check_space(configs.plain(recipes.load(name)), recipes.space(name))
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.ablations(name)])
+def test_every_ablation_changes_its_recipe(name: str) -> None:
+    whole = recipes.load(name)
+    for part in recipes.ablations(name):
+        without = configs.parse(RunConfig, configs.assign(configs.plain(whole), [part], RunConfig))
+        assert without.model != whole.model, part
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

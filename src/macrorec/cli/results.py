@@ -46,6 +46,9 @@ def reproduce(
         str | None,
         typer.Option("--against", metavar="NAME", help="Clicks: intervals of AUC minus this recipe's."),
     ] = None,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Also without each part of the model, against the whole.")
+    ] = False,
     device: Device = "cpu",
     root: Root = Path("runs"),
     results: Results = Path("results"),
@@ -60,6 +63,10 @@ def reproduce(
     from macrorec.errors import ConfigError
 
     wanted = [(name, *(sets or [])) for name in names]
+    if ablations:
+        if len(names) > 1 or sets or against:
+            raise ConfigError("--ablations takes one recipe as it is, without --set and --against")
+        against, wanted = names[0], [*wanted, *((names[0], part) for part in _parts(names[0]))]
     every = dict.fromkeys([*([(against,)] if against else []), *wanted])
     for name, *changed in every:
         if resolve(name, changed, None)[1].eval.protocol != "ctr" and against:
@@ -151,6 +158,17 @@ def seeds_of(text: str) -> list[int]:
     if not all(part.strip().isdecimal() for part in text.split(",")):
         raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
     return [int(part) for part in text.split(",")]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The ablations of a recipe. Raises ConfigError where it names none."""
+    from macrorec import recipes
+    from macrorec.errors import ConfigError
+
+    parts = recipes.ablations(name)
+    if not parts:
+        raise ConfigError(f"--ablations: {name} names no part that could be left out")
+    return parts
 
 
 def file_name(target: str, sets: Sequence[str]) -> str:

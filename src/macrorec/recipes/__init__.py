@@ -1,7 +1,8 @@
 """Which runs do we claim? Functions ``<model>_<dataset>() -> RunConfig`` in this folder; nothing else lists them.
 
 The recipe's name is the function's, with ``-`` for ``_``: ``gfcf_gowalla`` is ``gfcf-gowalla``. A module may also hold
-``SPACE``, the settings that ``macrorec tune`` searches for its recipes.
+``SPACE``, the settings that ``macrorec tune`` searches for its recipes, and ``ABLATIONS``, settings that each take one
+part of the model away.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def find(name: str) -> Recipe:
 def space(name: str) -> Mapping[str, Any]:
     """What ``macrorec tune`` searches for the recipe ``name``."""
     return getattr(inspect.getmodule(find(name)), "SPACE", {})
+
+
+def ablations(name: str) -> tuple[str, ...]:
+    """The settings, such as ``model.hop2=false``, that each take one part away from the recipe ``name``."""
+    return getattr(inspect.getmodule(find(name)), "ABLATIONS", ())
 
 
 @cache

@@ -17,6 +17,17 @@ SPACE = {
     "train.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
 }
 
+ABLATIONS = (
+    "model.attention=released",
+    "model.macro_weights=false",
+    "model.temperature=false",
+    "model.recents=false",
+    "model.hop2=false",
+    "model.item_side=false",
+    "model.mask_empty=true",
+)
+"""What ``macrorec reproduce --ablations`` takes away, one by one."""
+
 TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, monitor="auc", patience=2)
 
 
