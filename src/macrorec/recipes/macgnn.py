@@ -34,7 +34,8 @@ TRAIN = TrainConfig(epochs=20, batch_size=1024, lr=1e-2, weight_decay=5e-5, moni
 def macgnn_ml_100k_ctr() -> RunConfig:
     """MovieLens 100K, as the paper splits it: authors' code .668 to .672 on warm impressions, selected on valid."""
     return datasets.ctr_ml_100k(
-        MODEL.Config(dim=10, tau=1.7, dropout=0.39), replace(TRAIN, lr=0.019, weight_decay=0.0082)
+        MODEL.Config(volumes=True, normalise=True, bias=True, dim=5, tau=0.66, dropout=0.16),
+        replace(TRAIN, lr=0.024, weight_decay=0.00045),
     )
 
 
@@ -51,7 +52,8 @@ def macgnn_ml_100k_stream() -> RunConfig:
 def macgnn_amazon_ctr() -> RunConfig:
     """Amazon, as the paper splits and counts it."""
     return datasets.ctr_amazon(
-        MODEL.Config(dim=5, tau=0.59, dropout=0.32), replace(TRAIN, lr=0.0016, weight_decay=0.006)
+        MODEL.Config(volumes=True, normalise=True, bias=True, dim=5, tau=1.8, dropout=0.49),
+        replace(TRAIN, lr=0.0031, weight_decay=2e-05),
     )
 
 
@@ -67,7 +69,10 @@ def macgnn_amazon_stream() -> RunConfig:
 
 def macgnn_yelp_ctr() -> RunConfig:
     """Yelp, as the paper splits and counts it."""
-    return datasets.ctr_yelp(MODEL.Config(dim=5, tau=0.59, dropout=0.32), replace(TRAIN, lr=0.0016, weight_decay=0.006))
+    return datasets.ctr_yelp(
+        MODEL.Config(volumes=True, normalise=True, bias=True, dim=5, tau=1.1, dropout=0.49),
+        replace(TRAIN, lr=0.008, weight_decay=0.00015),
+    )
 
 
 def macgnn_yelp_stream() -> RunConfig:
