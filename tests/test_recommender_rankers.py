@@ -137,8 +137,10 @@ def test_order_and_number_of_updates_do_not_matter_where_there_are_times(model, 
 
 def test_events_without_a_time_come_last_in_their_order(recommender):
     recommender.update({"user_id": ["u3", "u3"], "item_id": ["i9", "i4"]})
+    recommender.update({"user_id": ["u3", "u3"], "item_id": ["i7", "i2"], "timestamp": [None, 1_900_000_000]})
     user = recommender.users.numbers(["u3"])
-    assert recommender.items.ids_of(recommender.module.macro.user_recent(user)[0, :2]).to_list() == ["i4", "i9"]
+    latest = recommender.items.ids_of(recommender.module.macro.user_recent(user)[0, :4]).to_list()
+    assert latest == ["i7", "i4", "i9", "i2"]
 
 
 def test_an_event_counts_at_once_and_a_low_rating_is_only_seen(recommender):

@@ -78,6 +78,17 @@ def test_a_run_equals_its_steps_by_hand_with_and_without_refit(log: Path, tmp_pa
     assert again.metrics["test"] == measured.metrics
 
 
+def test_a_refitted_run_is_restored_with_what_it_learned_from(log: Path, tmp_path: Path) -> None:
+    done = once(clicks(log, refit=True), tmp_path)
+    found = restore(done)
+    assert found.features is not None and found.graph.macro is found.features.macro
+    liked = (
+        read_split(found.config.source, found.config.prepare, found.config.split, seed=0).with_valid_in_train().train
+    )
+    assert found.features.macro.n_events == liked.label.sum()  # type: ignore[union-attr]
+    assert evaluate_run(done).metrics == done.metrics["test"]
+
+
 def test_provenance_says_what_was_counted_by_what(log: Path, tmp_path: Path) -> None:
     told = once(clicks(log), tmp_path).provenance["features"]
     assert told["kind"] == "as_of" and len(told["digest"]) == 64

@@ -113,7 +113,7 @@ def after(fitted_users: Vocab, fitted: Graph, items: Vocab, events: pl.DataFrame
     ``events`` has user_id, item_id, behavior, weight, and where there is a macro graph the others of ``EVENT``; ids are
     of the vocabularies' types, items and behaviours known. It depends on the set of all events since the fit, not on
     their order or on how they were cut into updates; but a macro graph takes those without a timestamp as later than
-    all before them.
+    all that have one, in their order.
     """
     number = fitted_users.numbers(events["user_id"])
     newcomers = events["user_id"].filter(pl.Series(number < 0, dtype=pl.Boolean)).unique().sort()

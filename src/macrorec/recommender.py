@@ -302,8 +302,9 @@ class Recommender:
         their whole history; for models that are linear in items that is exactly what a new fit would answer with the
         old item-to-item weights. A ranker's macro graph counts new events like those of its log, with groups as they
         were: known users are scored by the model from the counts of now, new ones from their counts alone. Neither the
-        order of events nor their cut into updates matters, but that those without a timestamp are later than all
-        before them. Events of items unknown to the model are passed over, and counted. Costs one pass over the log.
+        order of events nor their cut into updates matters; only those without a timestamp count as later than all that
+        have one, in their order. Events of items unknown to the model are passed over, and counted. Costs one pass over
+        the log.
         """
         users, graph = self._fitted
         new, unknown = new_events(events, columns, users, self.items, graph.behaviors, self._positive)
