@@ -2,12 +2,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numba
 import pytest
 import torch
 
 from macrorec.train.machine import determinism, interrupts, threads
+
+
+@pytest.fixture(autouse=True)
+def heeding_ctrl_c() -> Iterator[None]:
+    """A process started in the background ignores Ctrl-C; here it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_threads_are_set_and_put_back() -> None:
