@@ -157,7 +157,7 @@ def plain_logits(model: MacGNN, f: Features) -> Tensor:
     ]
     x = torch.cat([user_BD, item_BD, *z], 1)
     *hidden, last = model.readout.layers
-    for layer, dice in zip(hidden, model.readout.dices, strict=True):
+    for layer, dice in zip(hidden, model.readout.gates, strict=True):
         x = layer(x)
         p = torch.sigmoid((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-8).sqrt())
         assert isinstance(dice, Dice)

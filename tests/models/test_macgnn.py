@@ -165,7 +165,7 @@ def literal_logit(model, features):
         x += recent(f["item_recent_BR"], users, model.of_users, user)
     if config.volumes:
         x += [math.log(n + 1) for n in f["user_volume_BC"] + f["item_volume_BC"]]
-    for layer, dice in zip(model.readout.layers, [*model.readout.dices, None], strict=True):
+    for layer, dice in zip(model.readout.layers, [*model.readout.gates, None], strict=True):
         x = [inner(w, x) + b for w, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
         if dice is not None:
             mean, variance = (s.tolist() for s in dice.statistics())

@@ -32,7 +32,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import skip_init
 
 from macrorec.api import ImpressionBatch, Ranker, Reason, Reasons
 from macrorec.errors import ConfigError
@@ -41,8 +40,8 @@ from macrorec.graph.columns import Features
 from macrorec.graph.typed import TypedMacroGraph
 from macrorec.ops.attend import attend, attention, inside, masked_softmax, rows_or_zero
 from macrorec.ops.attribution import integrated_gradient
-from macrorec.ops.dice import Dice
 from macrorec.ops.losses import bce
+from macrorec.ops.mlp import MLP, n_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +86,6 @@ class MacGNNConfig:
             raise ConfigError(f"dim and hidden must be at least 1, not {self.dim} and {list(self.hidden)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-
-
-class Readout(nn.Module):
-    """The MLP: layers with Dice between them, and dropout after each; (B, Z) -> (B,)."""
-
-    def __init__(self, n_in: int, hidden: tuple[int, ...], drop: float) -> None:
-        super().__init__()
-        widths = zip((n_in, *hidden), (*hidden, 1), strict=True)
-        self.layers = nn.ModuleList(skip_init(nn.Linear, *pair) for pair in widths)  # type: ignore[no-untyped-call]
-        self.dices = nn.ModuleList(Dice(width) for width in hidden)
-        self.drop = drop
-
-    def forward(self, x_BZ: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        *hidden, last = self.layers
-        for layer, dice in zip(hidden, self.dices, strict=True):
-            x_BZ = dice(layer(x_BZ))
-            if self.training and self.drop:
-                keep = torch.rand(x_BZ.shape, generator=generator, device=x_BZ.device) >= self.drop
-                x_BZ = x_BZ * keep / (1 - self.drop)
-        logit_B: Tensor = last(x_BZ).squeeze(1)
-        return logit_B
 
 
 class MNA(nn.Module):
@@ -176,7 +154,7 @@ class MacGNN(Ranker):
             self.of_users = MNA(dim, attends=attends)
         n_hops = (1 + config.hop2 + config.recents) * (1 + config.item_side)
         n_volumes = 2 * config.volumes * (len(self.macro.types) if isinstance(self.macro, TypedMacroGraph) else 1)
-        self.readout = Readout(2 * dim * (1 + n_hops) + n_volumes, config.hidden, config.dropout)
+        self.readout = MLP(2 * dim * (1 + n_hops) + n_volumes, config.hidden, "dice", config.dropout)
 
     @property
     def meets_users(self) -> bool:
@@ -194,8 +172,7 @@ class MacGNN(Ranker):
     @classmethod
     def memory(cls, config: MacGNNConfig, graph: Graph) -> int:
         """Tables of nodes and groups, gradients and Adam's two moments; the readout likewise."""
-        widths = zip((14 * config.dim, *config.hidden), (*config.hidden, 1), strict=True)
-        readout = sum((n_in + 4) * n_out for n_in, n_out in widths)
+        readout = n_weights(14 * config.dim, config.hidden)
         n_groups = sum(graph.macro.n_columns) if graph.macro else 200
         return 4 * 4 * ((graph.n_nodes + n_groups) * (config.dim + 1) + 12 * config.dim**2 + readout)
 
