@@ -11,7 +11,7 @@ from macrorec.data.split import Nothing
 from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import evaluate
 from macrorec.inputs import read_split
-from macrorec.run import fit, for_epochs
+from macrorec.run import fit, for_epochs, watch
 from macrorec.tune import check_space, tune
 
 L2 = {"model.l2": {"low": 0.1, "high": 1000.0, "log": True}}
@@ -39,6 +39,29 @@ def test_the_best_on_valid_is_refitted_and_tested_once(log: Path, tmp_path: Path
     assert result["run"]["config"]["refit"] is True
     assert set(result["run"]["metrics"]["test"]) == {"hr@3", "ndcg@3", "recall@3"}
     assert json.loads(json.dumps(result)) == result
+
+
+def test_a_trial_is_the_mean_over_the_seeds_that_are_asked_for(log: Path, tmp_path: Path) -> None:
+    settings = config(log, "bpr")
+    space = {"train.lr": [0.01, 0.1]}
+    result = tune(settings, space, name="tiny", trials=3, seeds=(0, 4), root=tmp_path)
+    assert result["budget"]["seeds"] == [0, 4]
+    for trial in result["trials"]:
+        by_hand = []
+        for seed in (0, 4):
+            own = replace(settings, seed=seed, train=replace(settings.train, lr=trial["settings"]["train.lr"]))
+            parts = read_split(own.source, own.prepare, own.split, seed=seed)
+            model, _ = fit(own, parts, validate=watch(own, parts, "cpu"))
+            by_hand.append(evaluate(model, parts, "valid", own.eval).metrics["ndcg@3"])
+        assert trial["values"] == by_hand and trial["value"] == sum(by_hand) / 2
+        assert by_hand[0] != by_hand[1], "the seeds are one"
+    assert result["best"]["value"] == max(trial["value"] for trial in result["trials"])
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_seeds_of_a_search_are_different_numbers(log: Path, tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="different numbers"):
+        tune(config(log), L2, name="tiny", trials=1, seeds=seeds, root=tmp_path)
 
 
 def test_equal_seeds_search_alike(log: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from macrorec import configs, provenance
 from macrorec.data.log import Split
@@ -35,6 +36,7 @@ def tune(
     trials: int,
     seconds: float | None = None,
     metric: str | None = None,
+    seeds: Sequence[int] | None = None,
     root: str | Path = "runs",
     device: str = "cpu",
     note: Callable[[str], None] | None = None,
@@ -42,9 +44,14 @@ def tune(
     """Search ``space`` around ``config`` for the best ``metric`` on valid; then run the best one, tested once.
 
     Stops after ``trials``, or when ``seconds`` have passed. ``metric`` defaults to ``train.monitor``, else to the first
-    of ``eval.metrics``. The first trial is ``config`` itself. Trials that do not fit in memory count as failed.
+    of ``eval.metrics``. The first trial is ``config`` itself. The value of a trial is the mean over ``seeds``, by
+    default the one of ``config``: where single runs spread more than settings differ, one seed finds its own luck.
+    Trials that do not fit in memory count as failed.
     Raises ConfigError for a space that does not fit the configuration, DataError for a split without valid.
     """
+    own = tuple(seeds) if seeds is not None else (config.seed,)
+    if not own or len(set(own)) < len(own):
+        raise ConfigError(f"seeds of a search must be different numbers, at least one; got {list(own)}")
     on = known_device(device)
     measurable = check(config.eval)
     metric = metric or config.train.monitor or measurable[0]
@@ -53,11 +60,7 @@ def tune(
     sign = 1 if METRICS[parse(metric)[0]].higher_is_better else -1
     table = configs.plain(config)
     check_space(table, space)
-    whole = read_split(config.source, config.prepare, config.split, seed=config.seed)
-    parts, features = untested(whole), unlabelled(features_of(config, whole))
-    if not len(parts.valid):
-        raise DataError("cannot tune without a valid part; set split.valid, such as split.valid.kind=leave-one-out")
-    measured = validator(config, parts, on, features)
+    boards = [Board(replace(config, seed=seed), on) for seed in own]
     rebuilt = any(key.startswith("features.") for key in space)
     began = time.monotonic()
     record: list[dict[str, Any]] = []
@@ -69,12 +72,10 @@ def tune(
         entry: dict[str, Any] = {"settings": chosen, "value": None, "seconds": 0.0}
         try:
             candidate = configs.parse(RunConfig, _put(table, chosen))
-            if rebuilt:
-                features = unlabelled(features_of(candidate, whole))
-                measured = validator(candidate, parts, on, features)
-            validate = watch(candidate, parts, on, features)
-            model, history = fit(candidate, parts, on, features=features, validate=validate)
-            entry |= {"value": measured(model)[metric], "best_epoch": history.best_epoch}
+            played = [board.play(candidate, metric, rebuilt=rebuilt) for board in boards]
+            values, epochs = ([score[n] for score in played] for n in (0, 1))
+            entry["value"] = float(np.mean(values))
+            entry |= {"values": values, "best_epochs": epochs}
         except (ConfigError, ResourceError) as error:
             entry["failed"] = str(error)
         entry["seconds"] = round(time.monotonic() - trial_began, 3)
@@ -94,7 +95,7 @@ def tune(
         "recipe": name,
         "metric": metric,
         "part": "valid",
-        "budget": {"trials": trials, "seconds": seconds, "seeds": [config.seed]},
+        "budget": {"trials": trials, "seconds": seconds, "seeds": list(own)},
         "spent": {"trials": len(record), "seconds": round(spent, 1)},
         "space": dict(space),
         "best": best,
@@ -105,6 +106,28 @@ def tune(
         "versions": provenance.versions(),
         "machine": provenance.machine(),
     }
+
+
+class Board:
+    """The data of one seed, without test, on which every trial of a search is played."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.seed, self.device = config.seed, device
+        self.whole = read_split(config.source, config.prepare, config.split, seed=config.seed)
+        self.parts, self.features = untested(self.whole), unlabelled(features_of(config, self.whole))
+        if not len(self.parts.valid):
+            raise DataError("cannot tune without a valid part; set split.valid, such as split.valid.kind=leave-one-out")
+        self.measured = validator(config, self.parts, device, self.features)
+
+    def play(self, config: RunConfig, metric: str, *, rebuilt: bool) -> tuple[float, int]:
+        """``metric`` of ``config`` on valid, and the epoch that was best; ``rebuilt``: its features are its own."""
+        config = replace(config, seed=self.seed)
+        if rebuilt:
+            self.features = unlabelled(features_of(config, self.whole))
+            self.measured = validator(config, self.parts, self.device, self.features)
+        validate = watch(config, self.parts, self.device, self.features)
+        model, history = fit(config, self.parts, self.device, features=self.features, validate=validate)
+        return self.measured(model)[metric], history.best_epoch
 
 
 def untested(parts: Split) -> Split:

@@ -135,6 +135,12 @@ def test_tune_states_its_budget_on_file(call: Call) -> None:
     assert kept["command"] == "macrorec tune tiny.toml --trials 3 --space space.toml --seed 0"
     assert err.count("trial ") == 3
     assert "best ndcg@3 on valid" in call("tune", "tiny.toml", "--space", "space.toml", "--trials", "1")[1]
+    _, out, _ = call("tune", "tiny.toml", "--space", "space.toml", "--trials", "1", "--seeds", "3,5", "--json")
+    kept = json.loads(Path(json.loads(out)["file"]).read_text())
+    assert kept["budget"]["seeds"] == [3, 5] and len(kept["best"]["values"]) == 2
+    assert kept["command"] == "macrorec tune tiny.toml --trials 1 --space space.toml --seeds 3,5 --seed 0"
+    code, _, err = call("tune", "tiny.toml", "--space", "space.toml", "--seeds", "3,x")
+    assert code == 2 and "whole numbers with commas" in err
 
 
 def test_reproduce_puts_seeds_on_file_and_on_the_page(call: Call) -> None:

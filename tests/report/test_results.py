@@ -50,6 +50,7 @@ def test_the_whole_page_of_a_small_folder(tmp_path: Path) -> None:
         "metric": "ndcg@10",
         "best": {"value": 0.25, "settings": {"model.l2": 123.456}},
         "spent": {"trials": 20, "seconds": 31.4},
+        "budget": {"seeds": [0]},
         "run": {"metrics": {"test": {"ndcg@10": 0.2}}},
         "command": "macrorec tune ease-shop --trials 20",
     }

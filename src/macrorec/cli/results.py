@@ -17,7 +17,7 @@ import typer
 from macrorec.cli import sigterm
 from macrorec.cli.options import Device, Json
 from macrorec.cli.output import answer, note, table
-from macrorec.cli.target import Root, Sets, Target, Threads, resolve
+from macrorec.cli.target import Root, Sets, Target, Threads, resolve, seeds_of
 
 Results = Annotated[Path, typer.Option("--results", help="The folder of result files.")]
 Page = Annotated[Path, typer.Option("--page", help="The page made from them; plots stand beside it.")]
@@ -149,15 +149,6 @@ def sweep(
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------
-
-
-def seeds_of(text: str) -> list[int]:
-    """The seeds in ``0,1,2``."""
-    from macrorec.errors import ConfigError
-
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
-    return [int(part) for part in text.split(",")]
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import typer
 
 from macrorec.cli.options import Device, Json
 from macrorec.cli.output import answer, note, table
-from macrorec.cli.target import OwnSeed, Root, Sets, Target, Threads, command_of, limit_threads, resolve
+from macrorec.cli.target import OwnSeed, Root, Sets, Target, Threads, command_of, limit_threads, resolve, seeds_of
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file, too.")]
@@ -109,6 +109,7 @@ def tune(
     seconds: Annotated[float | None, typer.Option("--seconds", min=0, help="Start no trial after so many.")] = None,
     space: Annotated[Path | None, typer.Option("--space", help="A TOML file: dotted key = choices or range.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="What to search for, on valid.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Each trial is a mean over these seeds.")] = None,
     sets: Sets = None,
     seed: OwnSeed = None,
     device: Device = "cpu",
@@ -131,10 +132,20 @@ def tune(
     name, config = resolve(target, sets or [], seed)
     wanted = configs.read_toml(space) if space else recipes.space(name) if name in recipes.names() else {}
     result = search(
-        config, wanted, name=name, trials=trials, seconds=seconds, metric=metric, root=root, device=device, note=note
+        config,
+        wanted,
+        name=name,
+        trials=trials,
+        seconds=seconds,
+        metric=metric,
+        seeds=seeds_of(seeds) if seeds is not None else None,
+        root=root,
+        device=device,
+        note=note,
     )
     budget = ["--trials", str(trials), *(["--seconds", f"{seconds:g}"] if seconds is not None else [])]
-    chosen_by = [*(["--space", str(space)] if space else []), *(["--metric", metric] if metric else [])]
+    options = {"--space": space, "--metric": metric, "--seeds": seeds}
+    chosen_by = [word for key, value in options.items() if value for word in (key, str(value))]
     result["command"] = command_of("tune", target, sets or [], config.seed, *budget, *chosen_by)
     place = out or Path("results/tuning") / f"{name}.json"
     place.parent.mkdir(parents=True, exist_ok=True)

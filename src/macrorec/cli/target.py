@@ -40,6 +40,15 @@ def command_of(verb: str, target: str, sets: list[str], seed: int, *more: str) -
     return shlex.join(["macrorec", verb, target, *more, *changes, "--seed", str(seed)])
 
 
+def seeds_of(text: str) -> list[int]:
+    """The seeds in ``0,1,2``."""
+    from macrorec.errors import ConfigError
+
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}")
+    return [int(part) for part in text.split(",")]
+
+
 def limit_threads(n: int | None) -> None:
     """Bound the threads of all libraries; to be called before they are imported."""
     if n is None:

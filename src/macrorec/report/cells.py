@@ -67,6 +67,12 @@ def dataset(row: Row) -> str:
     return str(row["recipe"]).removeprefix(model(row) + "-")
 
 
+def searched(search: Row) -> str:
+    """The budget of a search: how many trials, and of how many seeds each was the mean."""
+    trials, n_seeds = search["spent"]["trials"], len(search["budget"]["seeds"])
+    return f"{trials} trials" if n_seeds == 1 else f"{trials} trials of {n_seeds} seeds"
+
+
 def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The runs of each label, in order of labels, then seeds."""
     groups: dict[str, list[Row]] = defaultdict(list)

@@ -9,7 +9,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from macrorec.report.cells import Row, by_label, changes, code, picture, reproducing, seeds, short, spread, table
+from macrorec.report.cells import (
+    Row,
+    by_label,
+    changes,
+    code,
+    picture,
+    reproducing,
+    searched,
+    seeds,
+    short,
+    spread,
+    table,
+)
 
 METRICS = ("auc", "gauc", "logloss", "calibration")
 """Columns of a table, and of a breakdown."""
@@ -27,7 +39,7 @@ def section(name: str, runs: Sequence[Row], comparisons: Sequence[Row], searches
     groups = by_label(runs)
     models = models_of(groups)
     variants = {label: rows for label, rows in groups.items() if changes(rows[0])}
-    trials = {row["recipe"]: row["spent"]["trials"] for row in searches}
+    trials = {row["recipe"]: searched(row) for row in searches}
     for own, title in ((models, "{}"), (variants, "Variants. {}")):
         for count, words in COUNTED.items():
             if own:
@@ -69,7 +81,7 @@ def measured(groups: Mapping[str, Sequence[Row]], count: str, comparisons: Seque
         own = [related[label].get(other, "") for other in others]
         body.append([label, *values, *own, ", ".join(map(str, seeds(rows))), budget, f"{seconds:.1f}"])
     against = [f"auc minus {other}" for other in others]
-    return table(["recipe", *METRICS, *against, "seeds", "trials", "train s"], body)
+    return table(["recipe", *METRICS, *against, "seeds", "search", "train s"], body)
 
 
 def differences(rows: Sequence[Row], count: str, comparisons: Sequence[Row]) -> dict[str, str]:

@@ -23,7 +23,20 @@ from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
 from macrorec.report import clicks, plots, sweeps
-from macrorec.report.cells import Row, by_label, code, dataset, label, model, picture, seeds, short, spread, table
+from macrorec.report.cells import (
+    Row,
+    by_label,
+    code,
+    dataset,
+    label,
+    model,
+    picture,
+    searched,
+    seeds,
+    short,
+    spread,
+    table,
+)
 from macrorec.restore import summary
 from macrorec.store import Run
 
@@ -207,7 +220,7 @@ def _search_section(searches: Sequence[Row]) -> str:
     body = []
     for row in sorted(searches, key=lambda row: str(row["command"])):
         settings = ", ".join(f"{key} = {short(value)}" for key, value in row["best"]["settings"].items())
-        budget = f"{row['spent']['trials']} trials, {row['spent']['seconds']:.0f} s"
+        budget = f"{searched(row)}, {row['spent']['seconds']:.0f} s"
         test = ", ".join(f"{name} {value:.4f}" for name, value in row["run"]["metrics"]["test"].items())
         body.append([row["recipe"], f"{row['metric']} {row['best']['value']:.4f}", settings, budget, test])
     head = ["recipe", "best on valid", "settings", "budget", "refitted, on test"]
