@@ -204,6 +204,10 @@ class Model(nn.Module):
         """What each of a user's items adds to the score of ``item``, shape (H,), summing to it; None if no sum."""
         return None
 
+    def edge_weights(self) -> tuple[Tensor, ...] | None:
+        """Weight that the model gives to each edge, per behaviour (E_r,), in the order of ``graph.edges``; or None."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
