@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from macrorec import configs
 from macrorec.api import Model
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, evaluate
+from macrorec.eval.ranking import MaskPolicy
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split, titles_of
@@ -52,12 +53,23 @@ def restore(result: Run) -> Restored:
     return Restored(model.eval(), graph, last, features, config)
 
 
-def evaluate_run(result: Run, part: str = "test", metrics: tuple[str, ...] = (), *, device: str = "cpu") -> Evaluation:
-    """Measure a finished run again, with other ``metrics`` if given.
+def evaluate_run(
+    result: Run,
+    part: str = "test",
+    metrics: tuple[str, ...] = (),
+    *,
+    mask: str | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Measure a finished run again, with other ``metrics`` or under another ``mask`` if given; leaves its files alone.
 
-    Raises DataError for the valid part of a run that was refitted on it.
+    Raises DataError for the valid part of a run that was refitted on it, ConfigError for a mask that is no policy, or
+    that of a run which ranks nothing.
     """
     on = known_device(device)
+    policies: dict[str, MaskPolicy] = {policy: policy for policy in get_args(MaskPolicy)}
+    if mask is not None and mask not in policies:
+        raise ConfigError(f"unknown mask {mask!r}: legal are {', '.join(policies)}")
     if part not in ("valid", "test"):
         raise ConfigError(f"unknown part {part!r}: legal are valid and test")
     found = restore(result)
@@ -66,7 +78,10 @@ def evaluate_run(result: Run, part: str = "test", metrics: tuple[str, ...] = (),
         raise DataError(
             f"the weights of {result.folder} have learned from valid; its metrics there stand in metrics.json"
         )
-    wanted = replace(config.eval, metrics=metrics) if metrics else config.eval
+    if mask and config.eval.protocol != "ranking":
+        raise ConfigError(f"a mask is for rankings, and {result.folder} was measured by {config.eval.protocol!r}")
+    policy = config.eval.mask if mask is None else policies[mask]
+    wanted = replace(config.eval, metrics=metrics or config.eval.metrics, mask=policy)
     samples = found.features.samples if found.features else None
     which: Literal["valid", "test"] = "valid" if part == "valid" else "test"
     return evaluate(found.model.to(on), found.parts, which, wanted, samples=samples, device=str(on))

@@ -25,6 +25,7 @@ from macrorec.data.sources.source import Source
 from macrorec.data.split import SplitConfig
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, check, evaluate, measure, ranking_task
+from macrorec.eval.metrics import with_cohorts
 from macrorec.eval.ranking import EvalConfig
 from macrorec.graph.bipartite import Graph, from_split
 from macrorec.graph.features import FeatureConfig, FeatureSet
@@ -59,7 +60,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         names = check(self.eval)
-        if self.train.monitor is not None and self.train.monitor not in names:
+        if self.train.monitor is not None and self.train.monitor not in with_cohorts(names):
             raise ConfigError(f"train.monitor is {self.train.monitor!r}, not among eval.metrics: {', '.join(names)}")
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0; got {self.seed}")
@@ -206,11 +207,15 @@ def graph_of(parts: Split, features: FeatureSet | None) -> Graph:
 def validator(
     config: RunConfig, parts: Split, device: torch.device | str, features: FeatureSet | None = None
 ) -> Callable[[Model], Mapping[str, float]]:
-    """What measures a model on valid while it learns."""
+    """What measures a model on valid while it learns.
+
+    Raises ConfigError where training watches a cohort of held-out items that valid cannot tell.
+    """
     if config.eval.protocol != "ranking":
         samples = features.samples if features else None
         return lambda model: evaluate(model, parts, "valid", config.eval, device=str(device), samples=samples).metrics
-    task = ranking_task(parts, "valid", config.eval)
+    watched = () if config.train.monitor is None else (config.train.monitor,)
+    task = ranking_task(parts, "valid", replace(config.eval, metrics=(*config.eval.metrics, *watched)))
     return lambda model: measure(model, task, config.eval).metrics
 
 

@@ -15,7 +15,7 @@ from macrorec import configs, provenance
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import check
-from macrorec.eval.metrics import METRICS, parse
+from macrorec.eval.metrics import METRICS, parse, with_cohorts
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split
 from macrorec.restore import summary
@@ -55,12 +55,13 @@ def tune(
     on = known_device(device)
     measurable = check(config.eval)
     metric = metric or config.train.monitor or measurable[0]
-    if metric not in measurable:
+    if metric not in with_cohorts(measurable):
         raise ConfigError(f"cannot tune for {metric!r}: eval.metrics are {', '.join(measurable)}")
     sign = 1 if METRICS[parse(metric)[0]].higher_is_better else -1
     table = configs.plain(config)
     check_space(table, space)
-    boards = [Board(replace(config, seed=seed), on) for seed in own]
+    wanted = replace(config.eval, metrics=tuple(dict.fromkeys((*measurable, metric))))
+    boards = [Board(replace(config, eval=wanted, seed=seed), on) for seed in own]
     rebuilt = any(key.startswith("features.") for key in space)
     began = time.monotonic()
     record: list[dict[str, Any]] = []

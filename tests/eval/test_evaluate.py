@@ -107,7 +107,7 @@ def test_a_task_is_measured_as_often_as_needed():
     task = ranking_task(split, "valid", config)
     model = Table(np.random.default_rng(0).standard_normal((40, 30)))
     assert measure(model, task, config).metrics == evaluate(model, split, "valid", config).metrics
-    assert measure(model, task, config).metrics.keys() == {"recall@5"}
+    assert measure(model, task, config).metrics.keys() == {"recall@5", "recall@5:re-engagement", "recall@5:discovery"}
 
 
 def test_wrong_requests_are_one_line():

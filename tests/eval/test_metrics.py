@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, log_loss, ndcg_score, roc_a
 
 from macrorec.errors import ConfigError
 from macrorec.eval import metrics
-from macrorec.eval.metrics import METRICS, canonical, parse
+from macrorec.eval.metrics import METRICS, by_cohort, canonical, parse, with_cohorts
 
 RANKED = ("recall", "ndcg", "ndcg_full", "hr", "map", "mrr", "precision")
 
@@ -142,18 +142,20 @@ def test_calibration_error_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("given", "metric", "cut", "name"),
+    ("given", "metric", "cut", "cohort", "name"),
     [
-        ("NDCG-full@10", "ndcg_full", 10, "ndcg_full@10"),
-        (" Recall@20 ", "recall", 20, "recall@20"),
-        ("AUC", "auc", None, "auc"),
-        ("Auc-ROC", "auc_roc", None, "auc_roc"),
-        ("MAP@1", "map", 1, "map@1"),
+        ("NDCG-full@10", "ndcg_full", 10, None, "ndcg_full@10"),
+        (" Recall@20 ", "recall", 20, None, "recall@20"),
+        ("AUC", "auc", None, None, "auc"),
+        ("Auc-ROC", "auc_roc", None, None, "auc_roc"),
+        ("MAP@1", "map", 1, None, "map@1"),
+        ("HR@10:Re_Engagement", "hr", 10, "re-engagement", "hr@10:re-engagement"),
+        ("NDCG-full@5:discovery ", "ndcg_full", 5, "discovery", "ndcg_full@5:discovery"),
     ],
 )
-def test_names_have_one_spelling(given, metric, cut, name):
-    assert parse(given) == (metric, cut)
-    assert canonical(given) == name
+def test_names_have_one_spelling(given, metric, cut, cohort, name):
+    assert parse(given) == (metric, cut, cohort)
+    assert canonical(given) == name == canonical(name)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,10 @@ def test_names_have_one_spelling(given, metric, cut, name):
         ("recall@2.5", "needs a cut"),
         ("recall@²", "needs a cut"),
         ("auc@10", "takes no cut"),
+        ("auc:discovery", "takes no cohort"),
+        ("hr:discovery", "needs a cut"),
+        ("hr@10:", "unknown cohort; known are re-engagement, discovery"),
+        ("hr@10:new", "unknown cohort; known are re-engagement, discovery"),
     ],
 )
 def test_wrong_names_say_what_is_allowed(name, message):
@@ -185,3 +191,11 @@ def test_each_metric_states_its_formula():
         "calibration",
         "calibration_mass",
     ]
+
+
+def test_names_of_all_cohorts_are_listed_once_and_stand_in_rows():
+    names = with_cohorts(("hr@5:discovery", "hr@5", "auc"))
+    assert names == ("hr@5:discovery", "hr@5", "hr@5:re-engagement", "auc")
+    assert with_cohorts(("hr@5",), ()) == ("hr@5",)
+    rows = by_cohort({name: number for number, name in enumerate(names)})
+    assert rows == {"hr@5": {"discovery": 0, "all": 1, "re-engagement": 2}, "auc": {"all": 3}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,10 @@ Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a fin
 Out = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Metrics = Annotated[list[str] | None, typer.Option("--metrics", help="Measure these, such as recall@50; repeatable.")]
+Mask = Annotated[
+    str | None,
+    typer.Option("--mask", help="Rank without items known by these behaviours.", metavar="behaviors|every|none"),
+]
 
 
 def run(
@@ -56,10 +61,11 @@ def evaluate(
     folder: Folder,
     part: Annotated[str, typer.Option("--part", help="test or valid.")] = "test",
     metrics: Metrics = None,
+    mask: Mask = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Evaluate a finished run again.
+    """Evaluate a finished run again; its files stay as they are.
 
     The split is made again from the run's configuration, and must be the one that the run began with.
 
@@ -68,7 +74,7 @@ def evaluate(
     from macrorec.restore import evaluate_run
     from macrorec.store import Run
 
-    measured = evaluate_run(Run.open(folder), part, tuple(metrics or ()), device=device)
+    measured = evaluate_run(Run.open(folder), part, tuple(metrics or ()), mask=mask, device=device)
     result = {
         "run": str(folder),
         "part": part,
@@ -77,8 +83,7 @@ def evaluate(
         "mask": measured.mask,
         "seconds": measured.seconds,
     }
-    rows = [["metric", part], *([key, f"{value:.4f}"] for key, value in measured.metrics.items())]
-    lines = [*table(rows), "", f"{counted(measured.counts)}; {measured.mask}"]
+    lines = [*table(by_part({part: measured.metrics})), "", f"{counted(measured.counts)}; {measured.mask}"]
     if measured.breakdown is not None and measured.reliability is not None:
         result |= {"cohorts": measured.breakdown.to_dicts(), "reliability": measured.reliability.to_dicts()}
         lines += ["", *table([measured.breakdown.columns, *map(cells, measured.breakdown.rows())])]
@@ -152,13 +157,13 @@ def tune(
     write_json(place, result)
     best, spent = result["best"], result["spent"]
     chosen = [[key, value] for key, value in best["settings"].items()]
-    tested = [[key, f"{value:.4f}"] for key, value in result["run"]["metrics"]["test"].items()]
+    tested = by_part({"test": result["run"]["metrics"]["test"]})
     lines = [
         f"best {result['metric']} on valid: {best['value']:.4f} ({spent['trials']} trials in {spent['seconds']:.0f} s)",
         *table([["setting", "value"], *chosen]),
         "",
         "refitted, on test:",
-        *table([["metric", "test"], *tested]),
+        *table(tested),
         "",
         f"run {result['run']['run']}; search {place}",
     ]
@@ -175,23 +180,35 @@ def cells(row: tuple[Any, ...]) -> list[Any]:
 
 def counted(counts: dict[str, int]) -> str:
     """Counts in words: ``users 943, relevant 1,000``."""
-    return ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+    return ", ".join(f"{key.replace('_', ' ').replace(':', ' of ')} {value:,}" for key, value in counts.items())
+
+
+def by_part(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """A table of metrics by part, head first; behind a part stand the cohorts of its held-out items, if it has any."""
+    from macrorec.eval.metrics import COHORTS, by_cohort
+
+    parts = {part: by_cohort(values) for part, values in measured.items() if values}
+    columns = [
+        (part, kind)
+        for part, rows in parts.items()
+        for kind in ("all", *COHORTS)
+        if any(kind in row for row in rows.values())
+    ]
+    names = dict.fromkeys(name for rows in parts.values() for name in rows)
+    head = ["metric", *(part if kind == "all" else kind for part, kind in columns)]
+    found = [[parts[part].get(name, {}).get(kind) for part, kind in columns] for name in names]
+    return [head, *([name, *cells(tuple(row))] for name, row in zip(names, found, strict=True))]
 
 
 def shown(done: Any) -> list[str]:
     """A finished run for a reader: metrics by part, time, memory, and the mask policy."""
     origin, metrics = done.provenance, done.metrics
-    parts = [part for part in ("valid", "test") if metrics[part]]
-    names = dict.fromkeys(name for part in parts for name in metrics[part])
-    rows = [
-        [name, *(f"{metrics[part][name]:.4f}" if name in metrics[part] else "" for part in parts)] for name in names
-    ]
     seconds = origin["seconds"]
     spent = f"train {seconds['train']:.1f} s" + (
         f", evaluate {seconds['evaluate']:.1f} s" if seconds["evaluate"] else ""
     )
     return [
-        *table([["metric", *parts], *rows]),
+        *table(by_part({part: metrics[part] for part in ("valid", "test")})),
         "",
         f"test: {counted(origin['counts'])}; {origin['mask']}" if metrics["test"] else "test: nothing held out",
         f"{spent}, peak memory {origin['peak_rss_bytes'] / 2**20:,.0f} MiB",

@@ -1,6 +1,6 @@
-"""For whom does a model work? Metrics by the user's number of target edges in train, and by length of history.
+"""For whom, and for which items, does a model work? By number of target edges, length of history, and known items.
 
-Shape letters: B impressions, U users, I items.
+Shape letters: B impressions, E held-out pairs, U users, I items.
 """
 
 from __future__ import annotations
@@ -56,6 +56,22 @@ def ranges(lows: Sequence[int]) -> list[str]:
         f"{low}+" if high is None else (f"{low}" if high == low + 1 else f"{low}-{high - 1}")
         for low, high in zip(lows, [*lows[1:], None], strict=True)
     ]
+
+
+def reengaged(earlier: Sequence[Interactions], pair_E: Counts) -> Rows | None:
+    """Which held-out pairs the user has met in an auxiliary behaviour of the parts ``earlier``, shape (E,).
+
+    ``pair_E`` are those of ``Interactions.pairs``: sorted, distinct. None where ``earlier`` holds no auxiliary event.
+    """
+    known_E, n_events = np.zeros(len(pair_E), dtype=bool), 0
+    for part in earlier:
+        rows = part.of("auxiliary")
+        n_events += len(rows)
+        key = rows.user.astype(np.int64) * len(rows.items) + rows.item
+        place = np.searchsorted(pair_E, key)
+        place[place == len(pair_E)] = 0
+        known_E[place[pair_E[place] == key]] = True
+    return known_E if n_events else None
 
 
 def history_lengths(earlier: Sequence[Interactions], pairs: Interactions) -> tuple[Counts, Counts]:

@@ -18,7 +18,7 @@ from macrorec.errors import ConfigError, DataError
 from macrorec.eval import cohorts, metrics
 from macrorec.eval.ctr import impressions_of, measure_impressions
 from macrorec.eval.links import draw_negatives, measure_pairs
-from macrorec.eval.ranking import EvalConfig, top_k
+from macrorec.eval.ranking import EvalConfig, MaskPolicy, top_k
 from macrorec.graph.bipartite import edges_of
 from macrorec.graph.features import Samples
 
@@ -31,11 +31,13 @@ class Evaluation:
     """What was measured, on whom, and under which mask policy."""
 
     metrics: dict[str, float]
-    """Means by canonical name; over users for a ranking, over pairs else."""
+    """Means by canonical name; over users for a ranking, over pairs else. A ranking of a log with auxiliary behaviours
+    also has those of each cohort of held-out items that anybody has: ``hr@10:discovery``."""
     per_user: pl.DataFrame
-    """``user_id`` (external), then one column per metric that is defined for a single user."""
+    """``user_id`` (external), then one column per metric that is defined for a single user; null where a user has no
+    held-out item of the metric's cohort."""
     counts: dict[str, int]
-    """Users evaluated, users left out, relevant items, and the like."""
+    """Users evaluated, users left out, relevant items, and the like; ``users:discovery`` those of a cohort."""
     mask: str
     """The mask policy, in words."""
     seconds: float
@@ -64,6 +66,8 @@ class RankingTask:
     """Row pointers (B + 1,) into ``relevant_E``."""
     relevant_E: Numbers
     """Relevant items of each user, ascending."""
+    reengaged_E: npt.NDArray[np.bool_] | None
+    """Which of them the user has met in an auxiliary behaviour of earlier parts; None where there is no such event."""
     masked: sp.csr_matrix | None
     """(U, I) pattern, or None."""
     user_ids: pl.Series
@@ -128,8 +132,7 @@ def _clicks(
         given = split.part(part)
         if len(given):
             given = impressions_of(given)
-        earlier = {"train": (), "valid": (split.train,), "test": (split.train, split.valid)}[part]
-        histories = cohorts.history_lengths(earlier, given)
+        histories = cohorts.history_lengths(earlier_than(part, split), given)
     if not len(given):
         raise DataError(f"the part {part!r} is empty: there is nothing to evaluate")
     clicks = measure_impressions(model, given, check(config), part, histories=histories, count=config.samples)
@@ -153,7 +156,10 @@ def check(config: EvalConfig) -> tuple[str, ...]:
 
 
 def ranking_task(split: Split, part: Part, config: EvalConfig) -> RankingTask:
-    """Relevant: the target-behaviour rows of ``part``. Masked: what the user knows from earlier parts."""
+    """Relevant: the target-behaviour rows of ``part``. Masked: what the user knows from earlier parts.
+
+    Raises DataError where nothing is relevant, ConfigError for a metric of a cohort that the part cannot tell.
+    """
     n_users, n_items = len(split.users), len(split.items)
     rows = split.part(part)
     rows = rows.take(rows.behavior == rows.target)
@@ -177,48 +183,84 @@ def ranking_task(split: Split, part: Part, config: EvalConfig) -> RankingTask:
         "items": n_items,
     }
     start_B = np.append(start_U[users_B], len(relevant_E))
-    return RankingTask(users_B, start_B, relevant_E, masked, split.users.ids_of(users_B), counts, words)
+    known_E = cohorts.reengaged(earlier_than(part, split), edges.user_E.numpy() * n_items + relevant_E)
+    task = RankingTask(users_B, start_B, relevant_E, known_E, masked, split.users.ids_of(users_B), counts, words)
+    counts |= {f"users:{cohort}": int((n_B > 0).sum()) for cohort, (_, n_B) in cohorts_of(task).items()}
+    for name in check(config):
+        cohort = metrics.parse(name).cohort
+        if cohort and not counts.get(f"users:{cohort}"):
+            raise ConfigError(f"metric {name!r} has nothing to measure in the part {part!r}: {_why(split, part, task)}")
+    return task
 
 
-def known_items(split: Split, part: Part, mask: Literal["behaviors", "none"]) -> tuple[sp.csr_matrix | None, str]:
+def _why(split: Split, part: Part, task: RankingTask) -> str:
+    """Why a cohort of held-out items has nobody."""
+    auxiliary = [behavior.name for behavior in split.behaviors if behavior.role == "auxiliary"]
+    if not auxiliary:
+        return f"the log has no auxiliary behaviour (only {', '.join(b.name for b in split.behaviors)})"
+    if task.reengaged_E is None:
+        return f"no event of {', '.join(auxiliary)} comes before it"
+    return "all of its held-out items are of the other cohort"
+
+
+def earlier_than(part: Part, split: Split) -> tuple[Interactions, ...]:
+    """What is known when ``part`` is measured: nothing of the part itself, nor of a later one."""
+    return {"train": (), "valid": (split.train,), "test": (split.train, split.valid)}[part]
+
+
+def known_items(split: Split, part: Part, mask: MaskPolicy) -> tuple[sp.csr_matrix | None, str]:
     """(U, I) pattern of what ``part`` may not be ranked, and the policy in words."""
-    if mask == "none":
-        return None, "nothing is masked"
-    earlier = {"train": (), "valid": (split.train,), "test": (split.train, split.valid)}[part]
-    names = [behavior.name for behavior in split.behaviors if behavior.mask]
-    if not earlier or not names:
+    wanted = np.array([mask == "every" or (mask == "behaviors" and behavior.mask) for behavior in split.behaviors])
+    earlier = earlier_than(part, split)
+    if not earlier or not wanted.any():
         return None, "nothing is masked"
     users, items = [], []
-    wanted = np.array([behavior.mask for behavior in split.behaviors])
     for known in earlier:
         keep = wanted[known.behavior]
         users.append(known.user[keep])
         items.append(known.item[keep])
     edges = edges_of(np.concatenate(users), np.concatenate(items), len(split.users), len(split.items))
+    names = ", ".join(behavior.name for behavior, kept in zip(split.behaviors, wanted, strict=True) if kept)
     where = "train" if part == "valid" or not len(split.valid) else "train and valid"
-    return edges.csr(len(split.items)), f"items of a user's {', '.join(names)} in {where} are masked"
+    return edges.csr(len(split.items)), f"items of a user's {names} in {where} are masked"
 
 
 def measure(model: Model, task: RankingTask, config: EvalConfig) -> Evaluation:
-    """The ranking metrics of ``config`` on ``task``."""
+    """The ranking metrics of ``config`` on ``task``, each for all held-out items and for their cohorts."""
     began = time.perf_counter()
-    parsed = {name: metrics.parse(name) for name in check(config)}
-    deepest = max(cut for _, cut in parsed.values() if cut is not None)
+    kinds = cohorts_of(task)
+    names = metrics.with_cohorts(check(config), [kind for kind, (_, n_B) in kinds.items() if n_B.any()])
+    parsed = {name: metrics.parse(name) for name in names}
+    deepest = max(cut for _, cut, _ in parsed.values() if cut is not None)
     items_BK, _ = top_k(model, task.users_B, deepest, task.masked, block=config.block)
-    hits_BK = hits(task, items_BK)
-    relevant_B = np.diff(task.start_B)
-    columns = {name: metrics.METRICS[m].function(hits_BK[:, :cut], relevant_B) for name, (m, cut) in parsed.items()}
-    per_user = pl.DataFrame({"user_id": task.user_ids, **columns})
-    means = {name: float(values.mean()) for name, values in columns.items()}
-    return Evaluation(means, per_user, dict(task.counts), task.mask, time.perf_counter() - began)
+    place_BK = places(task, items_BK)
+    hits: dict[str | None, tuple[npt.NDArray[np.bool_], Numbers]] = {None: (place_BK >= 0, np.diff(task.start_B))}
+    hits |= {kind: ((place_BK >= 0) & of_E[place_BK], n_B) for kind, (of_E, n_B) in kinds.items()}
+    columns: dict[str, pl.Series] = {"user_id": task.user_ids}
+    means = {}
+    for name, (metric, cut, cohort) in parsed.items():
+        hits_BK, relevant_B = hits[cohort]
+        own_B = relevant_B > 0
+        values_B = np.full(len(own_B), np.nan)
+        values_B[own_B] = metrics.METRICS[metric].function(hits_BK[own_B, :cut], relevant_B[own_B])
+        columns[name] = pl.Series(name, values_B, nan_to_null=True)
+        means[name] = float(values_B[own_B].mean())
+    return Evaluation(means, pl.DataFrame(columns), dict(task.counts), task.mask, time.perf_counter() - began)
 
 
-def hits(task: RankingTask, items_BK: Numbers) -> npt.NDArray[np.bool_]:
-    """Whether each ranked item is relevant to its user, shape (B, K); -1 never is."""
+def cohorts_of(task: RankingTask) -> dict[str, tuple[npt.NDArray[np.bool_], Numbers]]:
+    """Per cohort which held-out items are in it (E,), and how many of each user (B,); none without auxiliary events."""
+    if task.reengaged_E is None:
+        return {}
+    of = {"re-engagement": task.reengaged_E, "discovery": ~task.reengaged_E}
+    return {name: (of_E, np.add.reduceat(of_E, task.start_B[:-1], dtype=np.int64)) for name, of_E in of.items()}
+
+
+def places(task: RankingTask, items_BK: Numbers) -> Numbers:
+    """Where in ``relevant_E`` each ranked item of a user stands, shape (B, K); -1 where it is not relevant."""
     n_items = task.counts["items"]
     row_E = np.repeat(np.arange(len(task.users_B)), np.diff(task.start_B))
     key_E = row_E * n_items + task.relevant_E
     key_BK = np.arange(len(items_BK))[:, None] * n_items + items_BK
     place_BK = np.minimum(np.searchsorted(key_E, key_BK), len(key_E) - 1)
-    found: npt.NDArray[np.bool_] = (key_E[place_BK] == key_BK) & (items_BK >= 0)
-    return found
+    return np.where((key_E[place_BK] == key_BK) & (items_BK >= 0), place_BK, -1)

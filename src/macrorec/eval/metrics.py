@@ -5,15 +5,18 @@ Shape letters: B users, K ranks, E labelled pairs.
 A ranking metric sees ``hits_BK`` (whether the item at each of the first K ranks is relevant) and ``relevant_B`` (how
 many relevant items each user has, at least one), and answers one float64 per user. A metric of labelled pairs answers
 one number for all pairs.
+
+Where a log has auxiliary behaviours, a ranking metric also exists for a cohort of the held-out items alone, under a
+name such as ``hr@10:discovery``: the ranking is the same, and only items of the cohort count as relevant.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -228,25 +231,70 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """All metrics by canonical name."""
 
 
-def parse(name: str) -> tuple[str, int | None]:
-    """Metric and cut of a name: ``"NDCG-full@10"`` is ``("ndcg_full", 10)``, ``"AUC"`` is ``("auc", None)``.
+COHORTS: Mapping[str, str] = MappingProxyType(
+    {
+        "re-engagement": "held-out items that the user has met in an auxiliary behaviour before",
+        "discovery": "held-out items that the user has met in no auxiliary behaviour before",
+    }
+)
+"""Cohorts of held-out items, and what they hold. "Before" is in earlier parts: train, at test train and valid."""
 
-    Raises ConfigError on an unknown metric, a missing or superfluous cut, or a cut below 1.
+
+class MetricName(NamedTuple):
+    """A name taken apart: ``ndcg_full@10:discovery`` is ``("ndcg_full", 10, "discovery")``."""
+
+    metric: str
+    """One of ``METRICS``."""
+    cut: int | None
+    """The k of a ranking metric."""
+    cohort: str | None = None
+    """One of ``COHORTS``; None: all held-out items."""
+
+
+def parse(name: str) -> MetricName:
+    """The parts of a name: ``"NDCG-full@10"`` is ``("ndcg_full", 10, None)``, ``"AUC"`` is ``("auc", None, None)``.
+
+    Raises ConfigError on an unknown metric or cohort, a missing or superfluous cut, or a cut below 1.
     """
-    metric, at, cut = name.strip().lower().replace("-", "_").partition("@")
+    whole, colon, cohort = name.strip().lower().partition(":")
+    metric, at, cut = whole.replace("-", "_").partition("@")
+    cohort = cohort.replace("_", "-")
     if metric not in METRICS:
         legal = ", ".join(m + "@k" * METRICS[m].takes_k for m in METRICS)
         raise ConfigError(f"unknown metric {name!r}; known are {legal}")
     if not METRICS[metric].takes_k:
-        if at:
-            raise ConfigError(f"metric {name!r} takes no cut; write {metric!r}")
-        return metric, None
+        if at or colon:
+            raise ConfigError(f"metric {name!r} takes no {'cut' if at else 'cohort'}; write {metric!r}")
+        return MetricName(metric, None)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", cut):
         raise ConfigError(f"metric {name!r} needs a cut of at least 1, as in '{metric}@20'")
-    return metric, int(cut)
+    if colon and cohort not in COHORTS:
+        raise ConfigError(f"metric {name!r} has an unknown cohort; known are {', '.join(COHORTS)}")
+    return MetricName(metric, int(cut), cohort if colon else None)
 
 
 def canonical(name: str) -> str:
     """The one spelling of a metric's name: ``"NDCG-full@10"`` becomes ``"ndcg_full@10"``."""
-    metric, cut = parse(name)
-    return metric if cut is None else f"{metric}@{cut}"
+    metric, cut, cohort = parse(name)
+    return metric + (f"@{cut}" if cut else "") + (f":{cohort}" if cohort else "")
+
+
+def with_cohorts(names: Iterable[str], cohorts: Iterable[str] = COHORTS) -> tuple[str, ...]:
+    """Canonical ``names``, each ranking metric of all held-out items followed by those of ``cohorts``; each once."""
+    kinds = tuple(cohorts)
+    answer: dict[str, None] = {}
+    for name in names:
+        _, cut, cohort = parse(name)
+        answer[name] = None
+        if cut and cohort is None:
+            answer |= dict.fromkeys(f"{name}:{kind}" for kind in kinds)
+    return tuple(answer)
+
+
+def by_cohort(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values by canonical name as rows of a table: ``{"hr@10": {"all": ..., "re-engagement": ..., ...}, ...}``."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        whole, _, cohort = name.partition(":")
+        rows.setdefault(whole, {})[cohort or "all"] = value
+    return rows

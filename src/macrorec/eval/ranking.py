@@ -38,6 +38,9 @@ SELECT_CHUNK = 32
 """Score rows of one unit of work of a thread."""
 
 
+MaskPolicy = Literal["behaviors", "every", "none"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig:
     """What to measure and how."""
@@ -45,9 +48,11 @@ class EvalConfig:
     protocol: Literal["ranking", "links", "ctr"] = "ranking"
     """``ranking``: all items per user; ``links``: labelled pairs by direct scores; ``ctr``: labelled impressions."""
     metrics: tuple[str, ...] = ("recall@20", "ndcg@20")
-    """Names as in ``macrorec metrics``, all of the protocol."""
-    mask: Literal["behaviors", "none"] = "behaviors"
-    """``behaviors``: leave out items a user knows by a behaviour whose ``mask`` is set; ``none``: rank everything."""
+    """Names as in ``macrorec metrics``, all of the protocol. Where the log has auxiliary behaviours, a ranking is
+    measured for both cohorts of held-out items, too."""
+    mask: MaskPolicy = "behaviors"
+    """Rankings leave out items that a user knows by a behaviour whose ``mask`` is set (``behaviors``), by any behaviour
+    (``every``), or rank everything (``none``)."""
     block: int | None = None
     """Users scored at once, where the model has no vectors; None lets memory decide."""
     negatives: int = 1
