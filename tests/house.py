@@ -20,7 +20,7 @@ LAYERS = (
     ("models",),
     ("configs", "weights", "provenance", "live"),
     ("train", "eval", "bundle"),
-    ("store", "answers", "explanations"),
+    ("store", "answers", "explanations", "regions", "ids"),
     ("inputs",),
     ("run",),
     ("restore",),

@@ -12,23 +12,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
-from macrorec import answers, configs, explanations, models
+from macrorec import answers, configs, explanations, models, regions
 from macrorec.api import Model, Ranker
 from macrorec.bundle import MANIFEST, Bundle
 from macrorec.data.log import Behavior, Interactions
 from macrorec.data.sources.table import read_log, read_table
 from macrorec.data.vocab import Ids, Vocab
 from macrorec.errors import ConfigError, UserError
+from macrorec.eval.ranking import evaluating
 from macrorec.eval.vectors import Ranking
 from macrorec.graph.bipartite import Graph, build, edges_of
 from macrorec.graph.features import FeatureConfig, Samples
+from macrorec.ids import Numbers, Unknown, check, given, number_of, numbers, recognised
 from macrorec.inputs import features_of_log, titles_of
 from macrorec.live import EVENT, after, new_events
 from macrorec.restore import restore
@@ -37,9 +39,6 @@ from macrorec.store import Run
 from macrorec.train import memory
 from macrorec.train.progress import reporter
 from macrorec.train.trainer import TrainConfig, train
-
-Unknown = Literal["error", "skip", "fallback"]
-Numbers = npt.NDArray[np.int64]
 
 EPOCHS = 50
 """Epochs of ``fit`` where none are asked for; a run with a validation part chooses them by a metric."""
@@ -191,7 +190,7 @@ class Recommender:
         unknown ones are then left out). ``path``: see ``macrorec.answers``; on the path ``popular`` a score is a number
         of users. Ties go by item number.
         """
-        _check(k, unknown)
+        check(k, unknown)
         asked, number = self._users_asked(users, unknown)
         pool = self._pool(candidates, unknown)
         found, path = answers.rank(self.module, self._live, number, k, filter_seen=filter_seen, candidates=pool)
@@ -213,7 +212,7 @@ class Recommender:
         ``unknown`` is about items, given or candidates: an ``error``, else they are left out. Without a known item, or
         with a model that cannot fold in, the answer is what is popular.
         """
-        _check(k, unknown)
+        check(k, unknown)
         _, own = self._items_asked(items, unknown)
         history = edges_of(np.zeros(len(own), dtype=np.int64), own, 1, len(self.items))
         pool = self._pool(candidates, unknown)
@@ -227,19 +226,19 @@ class Recommender:
 
         ``unknown`` ids are an error, or their pairs are left out.
         """
-        _check(1, unknown, legal=("error", "skip"))
+        check(1, unknown, legal=("error", "skip"))
         if isinstance(pairs, list | tuple):
             if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
                 raise UserError("score: give a table with user_id and item_id, or a list of (user, item)")
             pairs = {"user_id": [user for user, _ in pairs], "item_id": [item for _, item in pairs]}
         frame = read_table(pairs, where="score")
-        user = _numbers(self.users, frame["user_id"], "user", unknown)
-        item = _numbers(self.items, frame["item_id"], "item", unknown)
+        user = numbers(self.users, frame["user_id"], "user", unknown)
+        item = numbers(self.items, frame["item_id"], "item", unknown)
         known = (user >= 0) & (item >= 0)
         score, path = answers.score_pairs(self.module, self._live, user[known], item[known])
         columns = {
-            "user_id": _given(self.users.ids_of(user[known]), self._text[0]),
-            "item_id": _given(self.items.ids_of(item[known]), self._text[1]),
+            "user_id": given(self.users.ids_of(user[known]), self._text[0]),
+            "item_id": given(self.items.ids_of(item[known]), self._text[1]),
         }
         return pl.DataFrame({**columns, "score": score, "path": pl.Series(path.tolist(), dtype=pl.String)})
 
@@ -249,7 +248,7 @@ class Recommender:
         By cosine of item vectors for models with vectors; by the weight with which the one speaks for the other for
         models that are linear in items; else by cosine of the sets of users.
         """
-        _check(k, unknown, legal=("error", "skip"))
+        check(k, unknown, legal=("error", "skip"))
         asked, number = self._items_asked(items, unknown)
         found = answers.alike_items(self.module, self._live, number, k)
         return self._ranked("item_id", asked, found, "similar_id", self.items, self._text[1])
@@ -259,7 +258,7 @@ class Recommender:
 
         By cosine of user vectors for models with vectors, else by cosine of the sets of items.
         """
-        _check(k, unknown, legal=("error", "skip"))
+        check(k, unknown, legal=("error", "skip"))
         asked, number = self._users_asked(users, unknown)
         found = answers.alike_users(self.module, self._live, number, k)
         return self._ranked("user_id", asked, found, "similar_id", self.users, self._text[0])
@@ -276,22 +275,36 @@ class Recommender:
                 return Explanation(user_id, item_id, score, path, True, explanations.table(why, called, k))
         own_H, weight_H, exact = answers.reasons(self.module, self._live, user_number, item_number)
         order = weight_H.abs().argsort(descending=True, stable=True)[:k]
-        ids = _given(self.items.ids_of(own_H[order].numpy()), self._text[1])
+        ids = given(self.items.ids_of(own_H[order].numpy()), self._text[1])
         reasons = pl.DataFrame({"item_id": ids, "weight": weight_H[order].numpy()})
         return Explanation(user_id, item_id, score, path, exact, reasons)
 
+    def regions(self, user: Any) -> pl.DataFrame:
+        """The user's items by the behaviours that they are known by: a row per region of the Venn diagram.
+
+        behaviors, items (how many), events of each behaviour, weight (mean weight that the model gives to the edges),
+        the same by behaviour, item_ids (the strongest first), and titles where there are any. Weights are null where
+        the model gives none, and for edges that are younger than the fit.
+        """
+        number = number_of(self.users, user, "user")
+        with evaluating(self.module):
+            weights = self.module.edge_weights()
+        found = regions.regions(self._live.graph, self._fitted[1], weights, number)
+        frame = regions.table(found, self._live.graph, self.items, self._titles)
+        return frame.with_columns(pl.col("item_ids").cast(pl.List(pl.String))) if self._text[1] else frame
+
     def history(self, user: Any) -> pl.DataFrame:
         """What a user has by the target behaviour: item_id and weight, in the order of item numbers."""
-        number = int(_numbers(self.users, pl.Series("id", [user]), "user", "error")[0])
+        number = number_of(self.users, user, "user")
         target = self._live.graph.target
         rows = slice(int(target.start_U[number]), int(target.start_U[number + 1]))
-        ids = _given(self.items.ids_of(target.item_E[rows].numpy()), self._text[1])
+        ids = given(self.items.ids_of(target.item_E[rows].numpy()), self._text[1])
         return pl.DataFrame({"item_id": ids, "weight": target.weight_E[rows].numpy()})
 
     def activity(self) -> pl.DataFrame:
         """user_id and n_items, how many items each known user has by the target behaviour."""
         sizes = self._live.graph.target.start_U.diff().numpy()
-        return pl.DataFrame({"user_id": _given(self.users.ids, self._text[0]), "n_items": sizes})
+        return pl.DataFrame({"user_id": given(self.users.ids, self._text[0]), "n_items": sizes})
 
     def update(self, events: Any, *, columns: Mapping[str, str] | None = None) -> dict[str, int]:
         """Let new events count at once. ``events`` is a table like the log; returns what they brought, as counts.
@@ -334,10 +347,10 @@ class Recommender:
 
     def _users_asked(self, ids: Ids, unknown: str) -> tuple[pl.Series, Numbers]:
         """Ids as they are given back, and numbers; unknown users have -1 where they are not skipped."""
-        return _asked(self.users, ids, "user", unknown, self._text[0])
+        return recognised(self.users, ids, "user", unknown, self._text[0])
 
     def _items_asked(self, ids: Ids, unknown: str) -> tuple[pl.Series, Numbers]:
-        return _asked(self.items, ids, "item", "skip" if unknown == "fallback" else unknown, self._text[1])
+        return recognised(self.items, ids, "item", "skip" if unknown == "fallback" else unknown, self._text[1])
 
     def _pool(self, candidates: Ids | None, unknown: str) -> Numbers | None:
         if candidates is None:
@@ -354,7 +367,7 @@ class Recommender:
         return pl.DataFrame(
             {
                 key: asked.gather(pl.Series(row)),
-                value: _given(vocab.ids_of(items_BK[row, rank]), text),
+                value: given(vocab.ids_of(items_BK[row, rank]), text),
                 "score": scores_BK[row, rank],
                 "rank": rank + 1,
             }
@@ -363,38 +376,3 @@ class Recommender:
 
 def _repeat(path: npt.NDArray[np.str_], found: Ranking) -> pl.Series:
     return pl.Series(np.repeat(path, (found[0] >= 0).sum(1)).tolist(), dtype=pl.String)
-
-
-def _check(k: int, unknown: str, legal: tuple[str, ...] = get_args(Unknown)) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise UserError(f"k must be a whole number of at least 1; got {k!r}")
-    if unknown not in legal:
-        raise UserError(f"unknown must be one of {', '.join(legal)}; got {unknown!r}")
-
-
-def _asked(vocab: Vocab, ids: Ids, what: str, unknown: str, text: bool) -> tuple[pl.Series, Numbers]:
-    if isinstance(ids, str | bytes | int):
-        raise UserError(f"{what}s: give a list of ids, such as [{ids!r}]")
-    series = ids if isinstance(ids, pl.Series) else pl.Series("id", ids, strict=False)
-    number = _numbers(vocab, series, what, unknown)
-    if unknown == "skip":
-        series, number = series.filter(pl.Series(number >= 0, dtype=pl.Boolean)), number[number >= 0]
-    if (number >= 0).all():
-        return _given(vocab.ids_of(number), text), number
-    typed = series.cast(pl.String if text else vocab.ids.dtype, strict=False)
-    return (series.cast(pl.String) if typed.null_count() > series.null_count() else typed), number
-
-
-def _numbers(vocab: Vocab, ids: pl.Series, what: str, unknown: str) -> Numbers:
-    number = vocab.numbers(ids)
-    if unknown == "error" and (number < 0).any():
-        first, n = ids.filter(pl.Series(number < 0))[0], int((number < 0).sum())
-        more = f" (and {n - 1:,} more)" if n > 1 else ""
-        raise UserError(
-            f"unknown {what} id {first!r}{more}; there are {len(vocab):,} {what}s, such as {vocab.ids[0]!r}"
-        )
-    return number
-
-
-def _given(ids: pl.Series, text: bool) -> pl.Series:
-    return ids.cast(pl.String) if text else ids

@@ -1,11 +1,11 @@
-"""Which verbs answer for one's own users? Recommend, explain, and a demonstration of the whole."""
+"""Which verbs answer for one's own users? Recommend, and a demonstration of the whole."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from macrorec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import polars as pl
 
-    from macrorec.recommender import Explanation, Recommender
+    from macrorec.recommender import Recommender
 
 Place = Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="The folder of a bundle or of a finished run.")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many.")]
@@ -64,37 +64,10 @@ def recommend(
         asked = [*(users or []), *(_lines(file) if file else [])]
         found = recommender.recommend(asked, k, filter_seen=not seen, unknown=policy)
     if out is None:
-        answer({"recommendations": found.to_dicts()}, json, _rows(found))
+        answer({"recommendations": found.to_dicts()}, json, rows_of(found))
     else:
         _write(found, out)
         answer({"rows": len(found), "out": str(out)}, json, [f"{len(found):,} rows in {out}"])
-
-
-def explain(
-    place: Place,
-    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
-    item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
-    k: K = 10,
-    device: Device = "cpu",
-    json: Json = False,
-) -> None:
-    """Say what carried the score of an item for a user.
-
-    Of a ranker, that is the k macro neighbours of each hop that add most to the logit, and the others together.
-
-    Example: macrorec explain demo/bundle u00007 i00042
-    """
-    found = _load(place, device).explain(user, item, k)
-    result = {name: getattr(found, name) for name in ("user_id", "item_id", "score", "path", "exact")}
-    means = {
-        "popular": "the score is the number of users with the item; the user's own items play no part",
-        "exact": "weights are the terms of the score, and sum to it over all items of the user",
-        "alike": "the score is no sum over items; weights are likenesses to the item",
-        "macro": "contributions are the terms of the score, which is a logit, and sum to it",
-    }["popular" if found.path == "popular" else _kind(found)]
-    shown = _by_hop(found.reasons) if _kind(found) == "macro" else _rows(found.reasons)
-    lines = [f"{user} -> {item}: score {found.score:.4f}, by {found.path}", means, *shown]
-    answer({**result, "reasons": found.reasons.to_dicts()}, json, lines)
 
 
 def demo(
@@ -181,26 +154,10 @@ def _write(frame: pl.DataFrame, out: Path) -> None:
     files.write(out, getattr(frame, WRITERS[out.suffix]))
 
 
-def _rows(frame: pl.DataFrame) -> list[str]:
+def rows_of(frame: pl.DataFrame) -> list[str]:
+    """A frame as a table for a reader."""
     rows = [[f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in frame.rows()]
     return table([frame.columns, *rows]) if rows else ["nothing"]
-
-
-def _kind(found: Explanation) -> Literal["macro", "exact", "alike"]:
-    """What the numbers of an explanation are."""
-    return "macro" if "contribution" in found.reasons.columns else "exact" if found.exact else "alike"
-
-
-def _by_hop(reasons: pl.DataFrame) -> list[str]:
-    """A ranker's reasons hop by hop, then their sum."""
-    body: list[list[str]] = [["of", "via", "what", "count", "weight", "attention", "contribution"]]
-    before = None
-    for side, via, what, *numbers, share in reasons.rows():
-        place = ["", ""] if (side, via) == before else [side, via]
-        cells = ["" if number is None else f"{number:.4g}" for number in numbers]
-        body.append([*place, what, *cells, f"{share:+.4f}"])
-        before = (side, via)
-    return table([*body, ["", "sum", "", "", "", "", f"{reasons['contribution'].sum():+.4f}"]])
 
 
 def _active(recommender: Recommender, n: int) -> list[Any]:

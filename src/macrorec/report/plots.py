@@ -1,6 +1,7 @@
 """What do results look like? Plots as SVG, drawn by matplotlib; equal results give an equal text, to the byte.
 
 sweep-<name>          a metric over the values of one setting, with the deviation over seeds
+weights-<recipe>      how many edges of each behaviour have which weight
 reliability-<data>    what came true of what was predicted
 curve-<data>-<metric> valid over epochs
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ STYLE = {
     "svg.hashsalt": "macrorec",
     "svg.fonttype": "none",
     "font.size": 9.0,
+    "text.parse_math": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
@@ -98,6 +101,22 @@ def curves(runs: Sequence[Row], metric: str) -> str:
     return text[0]
 
 
+def weights(result: Row) -> str:
+    """The share of the edges of each behaviour over their weight (Fig. 5 of SWGCN), on the axis of its bins."""
+    borders = result["bins"]
+    with drawn("edge weight", "share of the behaviour's edges") as (axes, text):
+        for own in result["behaviors"]:
+            if own["edges"]:
+                shares = [count / own["edges"] for count in own["histogram"]]
+                axes.stairs(shares, borders, fill=True, alpha=0.25)
+                axes.stairs(shares, borders, color=axes.patches[-1].get_facecolor()[:3], label=own["behavior"])
+        steps = [upper - lower for lower, upper in itertools.pairwise(borders)]
+        if max(steps) > 2 * min(steps):
+            axes.set_xscale("log")
+        axes.legend()
+    return text[0]
+
+
 @contextmanager
 def drawn(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on; when the block ends, the list holds the SVG."""
@@ -106,7 +125,8 @@ def drawn(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
 
     text: list[str] = []
     settings: Any = STYLE
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # text is drawn by whoever shows the SVG
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.set_xlabel(x)
