@@ -73,6 +73,18 @@ def test_mask_leaves_out_behaviours_that_do_not_mask():
     assert everything.has_sorted_indices
 
 
+def test_the_union_holds_each_pair_once():
+    graph = build(log_of(ROWS))
+    union = graph.union()
+    pairs = sorted({(user, item) for user, item, _, _ in ROWS})
+    assert list(zip(union.user_E.tolist(), union.item_E.tolist(), strict=True)) == pairs
+    scale = {0: VIEW.weight, 1: BUY.weight}
+    weights = [sum(w * scale[b] for u, i, b, w in ROWS if (u, i) == pair) for pair in pairs]
+    assert union.weight_E.tolist() == pytest.approx(weights)
+    assert union.count_E.tolist() == [len({b for u, i, b, _ in ROWS if (u, i) == pair}) for pair in pairs]
+    assert union.start_U.tolist() == [0, 2, 2, 4, 5]
+
+
 def test_only_train_is_looked_at():
     train = log_of(ROWS[:3])
     rest = train.take(np.array([0]))

@@ -1,15 +1,17 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from macrorec.api import PairBatch
+from macrorec.data.log import Behavior
 from macrorec.models.lightgcn import MODEL
 
 ROWS = [[1, 1, 0], [0, 1, 0], [0, 1, 0]]  # user 2 has the degree of user 1; item 2 is isolated
 
 
-def model_of(graph, seed=0, **settings):
+def model_of(graph, /, seed=0, **settings):
     model = MODEL.from_graph(MODEL.Config(dim=3, **settings), graph, torch.Generator().manual_seed(seed))
     return model.double()
 
@@ -124,3 +126,11 @@ def test_a_known_user_folded_in_again_lacks_only_its_own_layer_0(drawn, history)
 def test_the_estimate_of_memory_covers_weights_gradient_and_moments(drawn):
     graph = drawn(ROWS)
     assert MODEL.memory(MODEL.Config(dim=64), graph) >= 4 * 4 * 6 * 64
+
+
+def test_the_union_of_behaviours_is_one_graph(drawn):
+    buys, views = drawn([[1, 0, 0], [0, 1, 0], [0, 1, 0]]), drawn([[1, 1, 0], [0, 0, 0], [0, 1, 0]])
+    both = dataclasses.replace(buys, behaviors=(Behavior(name="view"), *buys.behaviors), edges=views.edges + buys.edges)
+    expected = model_of(drawn(ROWS)).encode()
+    torch.testing.assert_close(model_of(both, graph="union").encode(), expected)
+    torch.testing.assert_close(model_of(both, graph="target").encode(), model_of(buys).encode())

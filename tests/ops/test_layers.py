@@ -5,7 +5,7 @@ from torch.autograd import gradcheck
 
 from macrorec.graph.bipartite import edges_of
 from macrorec.ops import layers, spmm
-from macrorec.ops.layers import layer_mean, layer_mean_rows, normalized_adjacency
+from macrorec.ops.layers import layer_mean, layer_mean_rows, mean_adjacency, normalized_adjacency
 from macrorec.ops.spmm import SparseMatrix
 
 ROWS = torch.tensor([3, 1, 3, 7, 0, 3])
@@ -46,6 +46,14 @@ def test_normalized_adjacency_by_loops(self_loop):
     torch.testing.assert_close(spmm.spmm(adjacency, torch.eye(8)), torch.tensor(expected))
     assert adjacency.symmetric
     assert len(adjacency) == sum(value != 0 for row in expected for value in row)
+
+
+def test_mean_adjacency_is_a_mean_over_neighbours_and_the_node_itself():
+    near = {0: [0, 4, 5], 1: [1, 5], 2: [2, 4, 5, 6], 3: [3], 4: [4, 0, 2], 5: [5, 0, 1, 2], 6: [6, 2], 7: [7]}
+    edges = edges_of(*np.array([(u, n - 4) for u in range(4) for n in near[u][1:]]).T, 4, 4)
+    x = random(8, 3, dtype=torch.float32)
+    expected = torch.stack([x[near[node]].mean(0) for node in range(8)])
+    torch.testing.assert_close(spmm.spmm(mean_adjacency(edges, 4, 4), x), expected)
 
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3, 4])

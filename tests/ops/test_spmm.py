@@ -1,12 +1,13 @@
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
 from macrorec.ops import spmm as module
-from macrorec.ops.spmm import SparseMatrix, spmm
+from macrorec.ops.spmm import SparseMatrix, spmm, spmm_rows
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -170,3 +171,24 @@ def test_the_compiler_is_loaded_when_it_is_needed():
     code = "import sys, macrorec.ops.layers; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("by", ["kernels", "torch"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_rows_of_a_product_are_rows_of_the_whole_product(transpose, by, monkeypatch):
+    _, matrix = sparse(11, 7, 0.9)
+    x = random(11 if transpose else 7, 5, seed=5)
+    rows = torch.tensor([6, 0, 3, 1] if transpose else [9, 0, 10, 6, 1, 3])
+    weight = random(len(rows), 5, seed=6)
+    ends = []
+    for product in (lambda x: spmm(matrix, x, transpose=transpose)[rows], None):
+        if product is None:
+            if by == "torch":
+                monkeypatch.setattr(module, "compiled", lambda x: False)
+            product = partial(spmm_rows, matrix, rows_K=rows, transpose=transpose)
+        own = x.clone().requires_grad_()
+        some = product(own)
+        (some * weight).sum().backward()
+        ends.append((some.detach(), own.grad))
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-12)

@@ -1,7 +1,7 @@
 import pytest
 
 from macrorec import configs, models, recipes
-from macrorec.api import Ranker
+from macrorec.api import Model, Ranker
 from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction
 from macrorec.errors import ConfigError
 from macrorec.run import RunConfig
@@ -12,14 +12,9 @@ SEVERAL_BEHAVIORS = {"swgcn"}
 """Models of several behaviours: their one data set of the six is Taobao."""
 VARIANTS = {"swgcn-t-taobao"}
 """Recipes beside the one per model and data set."""
-ON_TAOBAO = {"mbgcn", "ngcf"}
+ON_TAOBAO = {"mbgcn", "ngcf", "swgcn"}
 """Models that are there for several behaviours: their recipes are <model>-taobao, or <model>-<variant>-taobao."""
-CLOSED_FORM = {name for name in models.names() if models.load(name).batches is None} - {
-    "bpr",
-    "lightgcn",
-    "mbgcn",
-    "ngcf",
-}
+CLOSED_FORM = {name for name in models.names() if models.load(name).solve is not Model.solve}
 
 
 def predicts_clicks(model: str) -> bool:

@@ -69,6 +69,14 @@ class Graph:
         """U + I; in a joint numbering item i is node n_users + i."""
         return self.n_users + self.n_items
 
+    def union(self) -> Edges:
+        """Pairs with an edge of any behaviour, each once: weights add up, counts are numbers of behaviours."""
+        user, item, weight = (
+            torch.cat([getattr(edges, name) for edges in self.edges]).numpy()
+            for name in ("user_E", "item_E", "weight_E")
+        )
+        return edges_of(user, item, self.n_users, self.n_items, weight)
+
     def masked(self) -> sp.csr_matrix:
         """(U, I) pattern of all edges whose behaviour's mask policy leaves them out of rankings; sorted indices."""
         union = sp.csr_matrix((self.n_users, self.n_items), dtype=np.float32)

@@ -39,6 +39,8 @@ class LightGCNConfig:
     """D, length of the vectors."""
     n_layers: int = 3
     """L, layers of propagation."""
+    graph: Literal["target", "union"] = "target"
+    """``target``: edges of the target behaviour; ``union``: pairs of any behaviour, as one."""
     l2: float = 1e-4
     """Lambda of (15)."""
     init_std: float = 0.1
@@ -60,7 +62,8 @@ class LightGCN(TwoTower):
     def __init__(self, config: LightGCNConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         self.batches = Pairwise(n=config.n_negatives, by=config.draw, true_negatives=config.true_negatives)
-        self.adjacency = normalized_adjacency(graph.target, graph.n_users, graph.n_items)
+        edges = graph.union() if config.graph == "union" else graph.target
+        self.adjacency = normalized_adjacency(edges, graph.n_users, graph.n_items)
         self.vectors_ND = nn.Parameter(torch.zeros(graph.n_nodes, config.dim))
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -70,7 +73,8 @@ class LightGCN(TwoTower):
     @classmethod
     def memory(cls, config: LightGCNConfig, graph: Graph) -> int:
         """Eight arrays (N, D): vectors, gradient, Adam's two, four of layers; and the adjacency while it is built."""
-        return 4 * 8 * graph.n_nodes * config.dim + 2 * 64 * len(graph.target)
+        n_edges = sum(map(len, graph.edges)) if config.graph == "union" else len(graph.target)
+        return 4 * 8 * graph.n_nodes * config.dim + 2 * 64 * n_edges
 
     def encode(self) -> tuple[Tensor, Tensor]:
         final_ND = layer_mean(self.adjacency, self.vectors_ND, self.config.n_layers)

@@ -59,11 +59,15 @@ def gather(
     return torch.from_numpy(out)
 
 
-def gather_placed(side: Side, x_KD: Tensor, add_KD: Tensor, place_N: Tensor) -> Tensor:
-    """``gather`` of operands that are zero outside K rows: row n of each is x_KD[place_N[n]] or, if negative, zero."""
+def gather_placed(side: Side, x_KD: Tensor, add_KD: Tensor | None, place_N: Tensor) -> Tensor:
+    """``gather`` of operands that are zero outside K rows: row n of each is x_KD[place_N[n]] or, if negative, zero.
+
+    ``add_KD`` is for square matrices only.
+    """
     from macrorec.ops import kernels
 
-    start, col, value, x, add, place = map(_view, (*side, x_KD, add_KD, place_N))
+    start, col, value, x, place = map(_view, (*side, x_KD, place_N))
+    add = x[:0] if add_KD is None else _view(add_KD)
     out = np.empty((len(start) - 1, x.shape[1]), x.dtype)
     _in_blocks(lambda lo, hi: kernels.gather_placed(start, col, value, x, add, place, out, lo, hi), start, x.shape[1])
     return torch.from_numpy(out)

@@ -164,7 +164,8 @@ def gather_placed(
 ) -> None:
     """``gather`` where few rows n of the operands are not zero: x[place_n] and add[place_n], for place_n >= 0.
 
-    The entries that meet such a row are listed without a branch, which no processor could foresee, and then added.
+    The entries that meet such a row are listed without a branch, which no processor could foresee, and then added. The
+    matrix is square where ``add`` is given.
     """
     width, lanes = x.shape[1], VECTOR_BYTES // x.itemsize
     longest = 0
@@ -178,7 +179,7 @@ def gather_placed(
             met[n_met] = at
             factor[n_met] = value[e]
             n_met += at >= 0
-        at, y = place[r], out[r]
+        at, y = place[r] if len(add) else -1, out[r]
         if at >= 0:
             for d in range(width):
                 y[d] = add[at, d]

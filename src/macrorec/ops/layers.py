@@ -1,4 +1,4 @@
-"""How do embeddings spread over a bipartite graph? Normalised adjacency and LightGCN's mean of layers.
+"""How do embeddings spread over a bipartite graph? Normalised adjacencies and LightGCN's mean of layers.
 
 Shape letters: U users, I items, N = U + I nodes (item i is node U + i), E edges, L layers, D embedding, B rows of a
 batch, K distinct rows among them.
@@ -33,6 +33,15 @@ def normalized_adjacency(edges: Edges, n_users: int, n_items: int, self_loop: fl
     degree = torch.zeros(n_nodes, dtype=torch.float64).index_add_(0, row, value)
     scale = degree.rsqrt()
     return SparseMatrix(row, col, (value * (scale[row] * scale[col])).float(), (n_nodes, n_nodes))
+
+
+def mean_adjacency(edges: Edges, n_users: int, n_items: int) -> SparseMatrix:
+    """D^-1 (A + I), shape (N, N), with A the unweighted bipartite adjacency and D the row sums of A + I: a mean."""
+    node = torch.arange(n_users + n_items)
+    row = torch.cat([edges.user_E, edges.item_E + n_users, node])
+    col = torch.cat([edges.item_E + n_users, edges.user_E, node])
+    degree = torch.bincount(row, minlength=len(node)).double()
+    return SparseMatrix(row, col, degree.reciprocal()[row].float(), (len(node), len(node)))
 
 
 def layer_mean(adjacency: SparseMatrix, x_ND: Tensor, n_layers: int, rows_B: Tensor | None = None) -> Tensor:

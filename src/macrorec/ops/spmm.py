@@ -1,6 +1,6 @@
 """How does a sparse matrix multiply a dense one, forward and backward, without being transposed again?
 
-Shape letters: M rows and N columns of the matrix, E stored entries, D embedding, B chosen rows.
+Shape letters: M rows and N columns of the matrix, E stored entries, D embedding, K chosen rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from macrorec.ops.gather import Side, compiled, gather, inner
+from macrorec.ops.gather import Side, compiled, gather, gather_placed, inner
 
 
 class SparseMatrix(nn.Module):
@@ -80,6 +80,17 @@ def spmm(matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None = None, *, 
     return y_MD
 
 
+def spmm_rows(matrix: SparseMatrix, x_ND: Tensor, rows_K: Tensor, *, transpose: bool = False) -> Tensor:
+    """The rows ``rows_K``, distinct, of ``spmm``, shape (K, D): what a batch needs of a last layer.
+
+    Costs what the entries of these rows cost; the gradient meets no others.
+    """
+    if not compiled(x_ND):
+        return spmm(matrix, x_ND, transpose=transpose)[rows_K]
+    y_KD: Tensor = _ProductRows.apply(matrix, x_ND, rows_K, transpose)  # type: ignore[no-untyped-call]
+    return y_KD
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: SparseMatrix, x_ND: Tensor, weight_E: Tensor | None, transpose: bool) -> Tensor:
@@ -99,6 +110,21 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_weight = _inner(ctx.matrix, *((x_ND, grad) if ctx.transpose else (grad, x_ND)))
         return None, grad_x, grad_weight, None
+
+
+class _ProductRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: SparseMatrix, x_ND: Tensor, rows_K: Tensor, transpose: bool) -> Tensor:
+        assert x_ND.shape[0] == matrix.shape[0 if transpose else 1], (x_ND.shape, matrix.shape, transpose)
+        ctx.matrix, ctx.rows_K, ctx.transpose = matrix, rows_K, transpose
+        return gather(matrix.side(transpose=transpose), x_ND, rows_B=rows_K)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_KD: Tensor) -> tuple[None, Tensor, None, None]:
+        place_M = torch.full((ctx.matrix.shape[1 if ctx.transpose else 0],), -1, dtype=torch.int32)
+        place_M[ctx.rows_K] = torch.arange(len(ctx.rows_K), dtype=torch.int32)
+        return None, gather_placed(ctx.matrix.side(transpose=not ctx.transpose), grad_KD, None, place_M), None, None
 
 
 def product(side: Side, x_ND: Tensor, add_MD: Tensor | None = None) -> Tensor:
