@@ -50,6 +50,8 @@ class Pointwise:
 
     n: int = 1
     true_negatives: bool = False
+    every_behavior: bool = False
+    """The edges of every behaviour, not of the target alone; a true negative is no edge of its own behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class PointBatch:
     items_B: Tensor
     labels_B: Tensor
     generator: torch.Generator
+    behavior_B: Tensor | None = None
+    """The behaviour of each row, int64, target last; None where there is one only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from tests.train.toys import graph_of, log_of
 
-from macrorec.api import Labelled, Pairwise, Pointwise, UserRows
+from macrorec.api import Labelled, Pairwise, PointBatch, Pointwise, UserRows
+from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError, DataError
-from macrorec.graph.bipartite import Graph, build
+from macrorec.graph.bipartite import Graph, build, edges_of
 from macrorec.train.sampling import NonEdges, Purpose, Sampler, sampler, stream, torch_stream
 
 KINDS = [
@@ -22,6 +23,8 @@ KINDS = [
     Pairwise(by="user", true_negatives=True),
     Pointwise(n=2),
     Pointwise(n=2, true_negatives=True),
+    Pointwise(n=2, every_behavior=True),
+    Pointwise(n=2, true_negatives=True, every_behavior=True),
     UserRows(),
     Labelled(),
 ]
@@ -41,7 +44,26 @@ def plain(batch: Any) -> dict[str, Any]:
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     generator = values.pop("generator")
     draws = torch.rand(3, generator=generator.clone_state()).tolist()
-    return {name: value.tolist() for name, value in values.items()} | {"generator": draws}
+    return {name: value.tolist() for name, value in values.items() if value is not None} | {"generator": draws}
+
+
+def graph_of_three(n_users: int = 20, n_items: int = 12) -> Graph:
+    """Many views, few carts of the first half of the users, purchases; user 0 has bought everything."""
+    random = np.random.default_rng(4)
+    density = [0.6, 0.15 * (np.arange(n_users) < n_users // 2)[:, None], 0.4]
+    grids = [random.random((n_users, n_items)) < d for d in density]
+    grids[-1][0] = True
+    edges = tuple(edges_of(*grid.nonzero(), n_users, n_items) for grid in grids)
+    roles = [Behavior(name="view", role="auxiliary"), Behavior(name="cart", role="auxiliary"), Behavior(name="buy")]
+    return Graph(n_users, n_items, tuple(roles), edges)
+
+
+def edges_by_behavior(graph: Graph) -> list[tuple[int, int, int]]:
+    return [
+        (r, u, i)
+        for r, edges in enumerate(graph.edges)
+        for u, i in zip(edges.user_E.tolist(), edges.item_E.tolist(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
@@ -59,7 +81,8 @@ def test_epochs_and_seeds_differ(kind: Any) -> None:
     assert plain(next(iter(made(kind, graph).epoch(0)))) == first
     for other in (made(kind, graph).epoch(1), made(kind, graph, seed=6).epoch(0)):
         batch = plain(next(iter(other)))
-        assert all(batch[name] != first[name] for name in first if name != "labels_B" or isinstance(kind, Labelled))
+        drawn = first.keys() - ({"behavior_B"} if isinstance(kind, Labelled) else {"behavior_B", "labels_B"})
+        assert all(batch[name] != first[name] for name in drawn)
 
 
 @pytest.mark.parametrize("kind", [Pairwise(n=3), Pairwise(n=3, by="user"), Pointwise(n=3)], ids=repr)
@@ -168,6 +191,57 @@ def test_pointwise_is_positives_then_their_negatives() -> None:
         assert not edges & set(rows[n:])
         positives += rows[:n]
     assert sorted(positives) == pairs(graph)
+
+
+@pytest.mark.parametrize("true_negatives", [False, True])
+def test_pointwise_of_every_behavior(true_negatives: bool) -> None:
+    """Every edge of every behaviour once, each row with its behaviour; a true negative is no edge of just that one."""
+    graph = graph_of_three()
+    edges = set(edges_by_behavior(graph))
+    free = {(r, u) for r in range(3) for u in range(20)} - {(2, 0)} if true_negatives else set()
+    expected = sorted(edge for edge in edges if not true_negatives or edge[:2] in free)
+    drawn: Any = sampler(Pointwise(n=3, true_negatives=true_negatives, every_behavior=True), graph, 16, seed=1)
+    assert drawn.n_skipped == len(edges) - len(expected) == (12 if true_negatives else 0)
+    negatives: Counter[tuple[int, int, int]] = Counter()
+    for epoch in range(60):
+        positives, sizes = [], []
+        for b in drawn.epoch(epoch):
+            n = len(b.users_B) // 4
+            sizes.append(n)
+            assert b.behavior_B.dtype == torch.int64 and b.labels_B.tolist() == [1.0] * n + [0.0] * 3 * n
+            rows = list(zip(b.behavior_B.tolist(), b.users_B.tolist(), b.items_B.tolist(), strict=True))
+            assert [row[:2] for row in rows[n:]] == [row[:2] for row in rows[:n] for _ in range(3)]
+            positives += rows[:n]
+            negatives.update(rows[n:])
+        assert sorted(positives) == expected and positives != expected
+        assert sizes == [16] * (len(expected) // 16) + [len(expected) % 16]
+    assert not true_negatives or not edges & set(negatives)
+    for r, u in [(0, 3), (1, 3), (2, 3), (0, 0)]:
+        allowed = [i for i in range(12) if not true_negatives or (r, u, i) not in edges]
+        found = [negatives[r, u, i] for i in allowed]
+        assert sum(found) == sum(n for row, n in negatives.items() if row[:2] == (r, u)) > 0
+        assert chisquare(found).pvalue > 0.001
+
+
+def test_one_behavior_is_every_behavior() -> None:
+    graph = graph_of()
+    for one, every in zip(
+        sampler(Pointwise(n=2, true_negatives=True), graph, 32, seed=5).epoch(1),
+        sampler(Pointwise(n=2, true_negatives=True, every_behavior=True), graph, 32, seed=5).epoch(1),
+        strict=True,
+    ):
+        rows = plain(every)
+        assert set(rows.pop("behavior_B")) == {0} and rows == plain(one)
+
+
+def test_an_empty_behavior_is_skipped_and_an_empty_target_refused() -> None:
+    graph = graph_of_three()
+    nothing = edges_of(np.zeros(0, np.int64), np.zeros(0, np.int64), 20, 12)
+    kind = Pointwise(n=1, every_behavior=True)
+    (batch,) = sampler(kind, replace(graph, edges=(graph.edges[0], nothing, graph.edges[2])), 999, seed=0).epoch(0)
+    assert isinstance(batch, PointBatch) and batch.behavior_B is not None and set(batch.behavior_B.tolist()) == {0, 2}
+    with pytest.raises(DataError, match="nothing to train on: no 'buy' event"):
+        sampler(kind, replace(graph, edges=(*graph.edges[:2], nothing)), 8, seed=0)
 
 
 def test_user_rows_hold_every_active_user_once() -> None:

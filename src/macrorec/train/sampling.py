@@ -6,7 +6,7 @@ function of (seed, epoch, step). Resuming at any step therefore needs no random 
 Counters are mixed by ``numpy.random.SeedSequence(seed, spawn_key=(purpose, epoch, step))``, whose hash gives
 unrelated, well-spread keys to neighbouring counters; the key seeds Philox, a counter-based generator.
 
-Shape letters: B rows of a batch, N negatives, U users, I items, E edges.
+Shape letters: B rows of a batch, N negatives, U users, I items, E edges, R behaviours.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class NonEdges:
 
 
 class EdgeSampler(Sampler):
-    """Edges of the target behaviour with n negatives each: what ``Pairwise`` and ``Pointwise`` share.
+    """Edges of the target behaviour, or of every one, with n negatives each: what ``Pairwise`` and ``Pointwise`` share.
 
     With ``true_negatives``, a user who has every item can have no negative: their edges are left out of every epoch,
     and ``n_skipped`` counts them. Raises DataError if no edge is left.
@@ -148,13 +148,14 @@ class EdgeSampler(Sampler):
         self, kind: Pairwise | Pointwise, graph: Graph, batch_size: int, seed: int, device: torch.device | str
     ) -> None:
         """See ``sampler``. A batch holds ``batch_size`` edges."""
-        edges = graph.target
+        several = isinstance(kind, Pointwise) and kind.every_behavior
+        edges = stacked(graph) if several else graph.target
         fewest = 1 if isinstance(kind, Pairwise) else 0
         if kind.n < fewest:
             raise ConfigError(f"the number of negatives must be at least {fewest}, not {kind.n}")
-        if not len(edges):
+        if not len(graph.target):
             raise DataError(f"nothing to train on: no {graph.behaviors[-1].name!r} event in the train part")
-        self.kind, self.n_items = kind, graph.n_items
+        self.kind, self.n_users, self.n_items = kind, graph.n_users, graph.n_items
         self.user_E, self.item_E = edges.user_E.numpy(), edges.item_E.numpy()
         self.non_edges = NonEdges(edges, graph.n_items) if kind.true_negatives and kind.n else None
         self.kept: Ints | None = None
@@ -174,6 +175,19 @@ class EdgeSampler(Sampler):
         if self.non_edges is not None:
             return self.non_edges.draw(users_B, self.kind.n, random)
         return random.integers(0, self.n_items, size=(len(users_B), self.kind.n))
+
+
+def stacked(graph: Graph) -> Edges:
+    """The edges of every behaviour as those of R U users: what user u did by behaviour r, user r U + u did."""
+    before = np.cumsum([0, *(len(edges) for edges in graph.edges)]).tolist()
+    starts = [edges.start_U[:-1] + first for edges, first in zip(graph.edges, before[:-1], strict=True)]
+    return Edges(
+        user_E=torch.cat([edges.user_E + r * graph.n_users for r, edges in enumerate(graph.edges)]),
+        item_E=torch.cat([edges.item_E for edges in graph.edges]),
+        weight_E=torch.cat([edges.weight_E for edges in graph.edges]),
+        count_E=torch.cat([edges.count_E for edges in graph.edges]),
+        start_U=torch.cat([*starts, torch.tensor(before[-1:])]),
+    )
 
 
 class PairSampler(EdgeSampler):
@@ -210,6 +224,8 @@ class UniformUserSampler(PairSampler):
 class PointSampler(EdgeSampler):
     """Every edge once per epoch, label 1, followed by the negatives of the batch, label 0: B = edges x (1 + n) rows."""
 
+    kind: Pointwise
+
     def _batch(self, rows: Ints, random: np.random.Generator, generator: torch.Generator) -> PointBatch:
         users, items = self._edges(rows)
         negatives = self._negatives(users, random)
@@ -217,7 +233,11 @@ class PointSampler(EdgeSampler):
         items_B = np.concatenate([items, negatives.ravel()])
         labels_B = np.zeros(len(users_B), dtype=np.float32)
         labels_B[: len(users)] = 1
-        return PointBatch(self._move(users_B), self._move(items_B), self._move(labels_B), generator)
+        behavior_B = None
+        if self.kind.every_behavior:
+            behavior, users_B = np.divmod(users_B, self.n_users)
+            behavior_B = self._move(behavior)
+        return PointBatch(self._move(users_B), self._move(items_B), self._move(labels_B), generator, behavior_B)
 
 
 class RowSampler(Sampler):
