@@ -19,15 +19,15 @@ def frame(values, ids=None, **more):
 def test_resamples_equal_a_loop_over_drawn_users(monkeypatch):
     """Draw by draw from the same stream; small chunks change nothing."""
     rng = np.random.default_rng(0)
-    difference_U, weight_U = rng.standard_normal(23), rng.integers(1, 9, 23).astype(float)
+    difference_UM, weight_U = rng.standard_normal((23, 2)), rng.integers(1, 9, 23).astype(float)
     stream = np.random.default_rng(7)
     expected = []
     for _ in range(50):
         drawn = stream.integers(23, size=23, dtype=np.int32)
-        expected.append(sum(difference_U[u] * weight_U[u] for u in drawn) / sum(weight_U[u] for u in drawn))
-    np.testing.assert_allclose(paired_bootstrap(difference_U, weight_U, 50, 7), expected, rtol=1e-12)
+        expected.append(sum(difference_UM[u] * weight_U[u] for u in drawn) / sum(weight_U[u] for u in drawn))
+    np.testing.assert_allclose(paired_bootstrap(difference_UM, weight_U, 50, 7), expected, rtol=1e-12)
     monkeypatch.setattr(module, "CHUNK_DRAWS", 100)
-    np.testing.assert_allclose(paired_bootstrap(difference_U, weight_U, 50, 7), expected, rtol=1e-12)
+    np.testing.assert_allclose(paired_bootstrap(difference_UM, weight_U, 50, 7), expected, rtol=1e-12)
 
 
 def test_interval_is_that_of_normal_theory():

@@ -39,7 +39,7 @@ def metrics(json: Json = False) -> None:
 
     Example: macrorec metrics
     """
-    from macrorec.eval.metrics import METRICS
+    from macrorec.eval.metrics import COHORTS, METRICS
 
     rows = [
         {"name": metric.name + "@k" * metric.takes_k, "protocols": list(metric.protocols), "definition": metric.formula}
@@ -47,7 +47,15 @@ def metrics(json: Json = False) -> None:
     ]
     cells = [[row["name"], ", ".join(row["protocols"]), row["definition"]] for row in rows]
     notes = ["", "Users without relevant items are left out and counted. Ties go by item number."]
-    answer({"metrics": rows}, json, [*table([["metric", "protocol", "definition"], *cells]), *notes])
+    ways = [
+        "",
+        "Where a log has auxiliary behaviours, each metric with a k also measures two cohorts of held-out items, as in",
+        "hr@10:discovery. The ranking is the same; relevant are the items of the cohort alone, and users without one",
+        'are left out. "Before" means in earlier parts: train, and at test train and valid.',
+        *table([["cohort", "relevant are"], *([f":{name}", says] for name, says in COHORTS.items())]),
+    ]
+    lines = [*table([["metric", "protocol", "definition"], *cells]), *notes, *ways]
+    answer({"metrics": rows, "cohorts": dict(COHORTS)}, json, lines)
 
 
 def doctor(json: Json = False) -> None:

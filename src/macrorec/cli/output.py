@@ -35,6 +35,12 @@ def table(rows: Sequence[Sequence[object]]) -> list[str]:
     ]
 
 
+def cells(row: Mapping[Any, Any], columns: Iterable[Any] | None = None) -> list[Any]:
+    """The cells of ``columns``, by default all, of a row: measured values with four digits, nothing for None."""
+    values = row.values() if columns is None else map(row.get, columns)
+    return ["" if value is None else f"{value:.4f}" if isinstance(value, float) else value for value in values]
+
+
 def plain(value: Any) -> Any:
     """``value`` in JSON's own types: numbers of numpy and the like become Python's, NaN and infinities null."""
     if isinstance(value, Mapping):

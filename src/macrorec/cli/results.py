@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ import typer
 
 from macrorec.cli import sigterm
 from macrorec.cli.options import Device, Json
-from macrorec.cli.output import answer, note, table
+from macrorec.cli.output import answer, cells, note, table
 from macrorec.cli.target import Root, Sets, Target, Threads, resolve, seeds_of
 
 Results = Annotated[Path, typer.Option("--results", help="The folder of result files.")]
@@ -44,7 +44,7 @@ def reproduce(
     sets: Sets = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="NAME", help="Clicks: intervals of AUC minus this recipe's."),
+        typer.Option("--against", metavar="NAME", help="Intervals of the difference to this recipe."),
     ] = None,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also without each part of the model, against the whole.")
@@ -68,9 +68,12 @@ def reproduce(
             raise ConfigError("--ablations takes one recipe as it is, without --set and --against")
         against, wanted = names[0], [*wanted, *((names[0], part) for part in _parts(names[0]))]
     every = dict.fromkeys([*([(against,)] if against else []), *wanted])
-    for name, *changed in every:
-        if resolve(name, changed, None)[1].eval.protocol != "ctr" and against:
-            raise ConfigError(f"--against compares clicks, and {name} measures something else; see 'macrorec compare'")
+    protocols = {label: str(resolve(label[0], list(label[1:]), None)[1].eval.protocol) for label in every}
+    for label in wanted:
+        if against and {protocols[label], protocols[against,]} not in ({"ctr"}, {"ranking"}):
+            raise ConfigError(
+                f"--against compares clicks, or rankings: {against} measures something else than {label[0]}"
+            )
     records: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for name, *changed in every:
         place = results / ("variants" if changed else "recipes") / file_name(name, changed)
@@ -83,15 +86,11 @@ def reproduce(
             words = [name, *(word for change in changed for word in ("--set", change)), "--seeds", seeds]
             place = results / "comparisons" / f"{file_name(name, changed)}-against-{file_name(against, [])}"
             command = shlex.join(["macrorec", "reproduce", *words, "--against", against])
-            _compare(records[name, *changed], records[against,], root, place, command)
+            clicked = protocols[against,] == "ctr"
+            _compare(records[name, *changed], records[against,], root, place, command, clicked=clicked)
     write_page(results, page)
     rows = [row for label in wanted for row in records[label]]
-    shown_rows = [
-        [row["recipe"], row["seed"], metric, f"{value:.4f}"]
-        for row in rows
-        for metric, value in row["metrics"]["test"].items()
-    ]
-    lines = [*table([["recipe", "seed", "metric", "test"], *shown_rows]), "", f"wrote {page}"]
+    lines = [*table(_tested(rows)), "", f"wrote {page}"]
     answer(
         {"page": str(page), "results": [{k: r[k] for k in ("recipe", "seed", "metrics")} for r in rows]}, json, lines
     )
@@ -151,6 +150,16 @@ def sweep(
 # --- what the verbs share --------------------------------------------------------------------------------------------
 
 
+def _tested(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """A table of the test metrics of records, head first; cohorts of held-out items stand beside the whole."""
+    from macrorec.eval.metrics import COHORTS, by_cohort
+
+    found = [(row, name, own) for row in rows for name, own in by_cohort(row["metrics"]["test"]).items()]
+    kinds = [kind for kind in ("all", *COHORTS) if any(kind in own for _, _, own in found)]
+    head = ["recipe", "seed", "metric", *("test" if kind == "all" else kind for kind in kinds)]
+    return [head, *([row["recipe"], row["seed"], name, *cells(own, kinds)] for row, name, own in found)]
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """The ablations of a recipe. Raises ConfigError where it names none."""
     from macrorec import recipes
@@ -182,16 +191,18 @@ def recorded(
     return record
 
 
-def _compare(rows: list[dict[str, Any]], others: list[dict[str, Any]], root: Path, place: Path, command: str) -> None:
-    """Write the intervals of AUC between two groups of runs, over all and over warm impressions."""
+def _compare(
+    rows: list[dict[str, Any]], others: list[dict[str, Any]], root: Path, place: Path, command: str, *, clicked: bool
+) -> None:
+    """Write the intervals between two groups of runs: of AUC over all and over warm impressions, or of a ranking."""
     from macrorec.files import write_json
     from macrorec.report.comparisons import compare_runs
     from macrorec.store import Run
 
     first, second = ([Run.open(root / row["run"]) for row in group] for group in (rows, others))
     place.parent.mkdir(parents=True, exist_ok=True)
-    for count in COUNTS:
-        found = compare_runs(first, second, metrics=["auc"], count=count)
+    for count in COUNTS if clicked else COUNTS[:1]:
+        found = compare_runs(first, second, metrics=["auc"] if clicked else None, count=count)
         write_json(place.with_name(f"{place.name}-{count}.json"), {**found, "command": command})
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from macrorec.cli.options import Device, Json
-from macrorec.cli.output import answer, note, table
+from macrorec.cli.output import answer, cells, note, table
 from macrorec.cli.target import OwnSeed, Root, Sets, Target, Threads, command_of, limit_threads, resolve, seeds_of
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -86,7 +86,10 @@ def evaluate(
     lines = [*table(by_part({part: measured.metrics})), "", f"{counted(measured.counts)}; {measured.mask}"]
     if measured.breakdown is not None and measured.reliability is not None:
         result |= {"cohorts": measured.breakdown.to_dicts(), "reliability": measured.reliability.to_dicts()}
-        lines += ["", *table([measured.breakdown.columns, *map(cells, measured.breakdown.rows())])]
+        lines += [
+            "",
+            *table([measured.breakdown.columns, *(cells(row) for row in measured.breakdown.iter_rows(named=True))]),
+        ]
     answer(result, json, lines)
 
 
@@ -173,11 +176,6 @@ def tune(
 # --- what the verbs share --------------------------------------------------------------------------------------------
 
 
-def cells(row: tuple[Any, ...]) -> list[Any]:
-    """The cells of a row of a frame: metrics with four digits, null as nothing."""
-    return ["" if value is None else f"{value:.4f}" if isinstance(value, float) else value for value in row]
-
-
 def counted(counts: dict[str, int]) -> str:
     """Counts in words: ``users 943, relevant 1,000``."""
     return ", ".join(f"{key.replace('_', ' ').replace(':', ' of ')} {value:,}" for key, value in counts.items())
@@ -196,8 +194,10 @@ def by_part(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     ]
     names = dict.fromkeys(name for rows in parts.values() for name in rows)
     head = ["metric", *(part if kind == "all" else kind for part, kind in columns)]
-    found = [[parts[part].get(name, {}).get(kind) for part, kind in columns] for name in names]
-    return [head, *([name, *cells(tuple(row))] for name, row in zip(names, found, strict=True))]
+    found = [
+        {(part, kind): value for part in parts for kind, value in parts[part].get(name, {}).items()} for name in names
+    ]
+    return [head, *([name, *cells(own, columns)] for name, own in zip(names, found, strict=True))]
 
 
 def shown(done: Any) -> list[str]:

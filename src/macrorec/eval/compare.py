@@ -3,7 +3,7 @@
 A resample draws as many users as there are, with replacement, the same for both sides. Runs of several seeds count by
 their mean: an interval tells what other users would have done to it, and takes the seeds as they are.
 
-Shape letters: U users, E impressions, R resamples of one chunk.
+Shape letters: U users, E impressions, R resamples of one chunk, M metrics.
 """
 
 from __future__ import annotations
@@ -84,23 +84,28 @@ def compare(
     names = list(metrics or shared)
     if not names:
         raise ConfigError(f"the runs share no metric: {', '.join(run_a.columns)} against {', '.join(run_b.columns)}")
-    answers = []
-    for name in names:
-        a, b, weight_U, only_a, only_b = _paired(run_a, run_b, name)
-        total = weight_U.sum()
-        answers.append(
-            Comparison(
-                metric=name,
-                a=float((a * weight_U).sum() / total),
-                b=float((b * weight_U).sum() / total),
-                difference=float(((a - b) * weight_U).sum() / total),
-                users=len(a),
-                users_only_a=only_a,
-                users_only_b=only_b,
-                **interval(paired_bootstrap(a - b, weight_U, n_bootstrap, seed)),
-            )
+    pairs = {name: _paired(run_a, run_b, name) for name in names}
+    together: dict[bytes, list[str]] = {}
+    for name, pair in pairs.items():
+        together.setdefault(pair.weight_U.tobytes(), []).append(name)
+    spans: dict[str, dict[str, Any]] = {}
+    for own in together.values():
+        difference_UM = np.stack([pairs[name].a_U - pairs[name].b_U for name in own], axis=1)
+        means_RM = paired_bootstrap(difference_UM, pairs[own[0]].weight_U, n_bootstrap, seed)
+        spans |= {name: interval(means_RM[:, place]) for place, name in enumerate(own)}
+    return tuple(
+        Comparison(
+            metric=name,
+            a=pair.mean(pair.a_U),
+            b=pair.mean(pair.b_U),
+            difference=pair.mean(pair.a_U - pair.b_U),
+            users=len(pair.a_U),
+            users_only_a=pair.only_a,
+            users_only_b=pair.only_b,
+            **spans[name],
         )
-    return tuple(answers)
+        for name, pair in pairs.items()
+    )
 
 
 def compare_auc(
@@ -177,17 +182,17 @@ def mean_per_user(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def paired_bootstrap(difference_U: Floats, weight_U: Floats, n_bootstrap: int, seed: int) -> Floats:
-    """Weighted mean differences of ``n_bootstrap`` resamples of users, shape (n_bootstrap,).
+def paired_bootstrap(difference_UM: Floats, weight_U: Floats, n_bootstrap: int, seed: int) -> Floats:
+    """Weighted mean differences of M metrics in ``n_bootstrap`` resamples of users, shape (n_bootstrap, M).
 
     A resample draws U users with replacement; how often each was drawn is its factor. Equal seeds and equal U give
-    equal resamples, so metrics of one pair of runs are resampled together.
+    equal resamples.
     """
-    values_U2 = np.stack([difference_U * weight_U, weight_U], axis=1)
+    values_UM = np.concatenate([difference_UM * weight_U[:, None], weight_U[:, None]], axis=1)
     means: list[Floats] = []
-    for counts_RU in resamples(len(difference_U), n_bootstrap, seed):
-        sums_R2 = counts_RU.astype(np.float64) @ values_U2
-        means.append(sums_R2[:, 0] / sums_R2[:, 1])
+    for counts_RU in resamples(len(weight_U), n_bootstrap, seed):
+        sums_RM = counts_RU.astype(np.float64) @ values_UM
+        means.append(sums_RM[:, :-1] / sums_RM[:, -1:])
     return np.concatenate(means)
 
 
@@ -241,8 +246,22 @@ def _same_impressions(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     return ordered
 
 
-def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> tuple[Floats, Floats, Floats, int, int]:
-    """Values of both runs and weights, by user, and how many users only one run has."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Both runs' values of one metric by user, in order of user ids, and how many users only one run has."""
+
+    a_U: Floats
+    b_U: Floats
+    weight_U: Floats
+    only_a: int
+    only_b: int
+
+    def mean(self, values_U: Floats) -> float:
+        """The weighted mean."""
+        return float((values_U * self.weight_U).sum() / self.weight_U.sum())
+
+
+def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> Pair:
     weighted = name == "gauc" and "impressions" in run_a.columns
     weight = pl.col("impressions") if weighted else pl.lit(1)
     left = run_a.select("user_id", a=pl.col(name), weight=weight.cast(pl.Float64)).drop_nulls()
@@ -256,4 +275,4 @@ def _paired(run_a: pl.DataFrame, run_b: pl.DataFrame, name: str) -> tuple[Floats
     if both.is_empty():
         raise DataError(f"the runs measured {name!r} on no common user; compare runs of the same data and split")
     a, b, weight_U = (both[column].cast(pl.Float64).to_numpy() for column in ("a", "b", "weight"))
-    return a, b, weight_U, len(left) - len(both), len(right) - len(both)
+    return Pair(a, b, weight_U, len(left) - len(both), len(right) - len(both))

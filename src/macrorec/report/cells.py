@@ -81,6 +81,12 @@ def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return dict(groups)
 
 
+def tied(comparison: Row, groups: Iterable[Sequence[Row]]) -> bool:
+    """Whether a comparison's first runs are one of ``groups``."""
+    names = set(comparison["first"]["runs"])
+    return any(names == {row["run"] for row in rows} for rows in groups)
+
+
 def reproducing(rows: Sequence[Row]) -> str:
     """One command that makes all runs of one label."""
     target = shlex.split(str(rows[0]["command"]))[2]

@@ -7,7 +7,7 @@ runs together by the names of their folders.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from macrorec.report.cells import (
     Row,
@@ -21,6 +21,7 @@ from macrorec.report.cells import (
     short,
     spread,
     table,
+    tied,
 )
 
 METRICS = ("auc", "gauc", "logloss", "calibration")
@@ -93,12 +94,6 @@ def differences(rows: Sequence[Row], count: str, comparisons: Sequence[Row]) -> 
         for found in row["metrics"]
         if found["metric"] == "auc"
     }
-
-
-def tied(comparison: Row, groups: Iterable[Sequence[Row]]) -> bool:
-    """Whether a comparison's first runs are one of ``groups``."""
-    names = set(comparison["first"]["runs"])
-    return any(names == {row["run"] for row in rows} for rows in groups)
 
 
 def cohort(row: Row, name: str) -> Row:

@@ -14,23 +14,22 @@ Equal files give an equal text, to the byte, and equal plots.
 from __future__ import annotations
 
 import json
-import statistics
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, edges, plots, sweeps
+from macrorec.report import clicks, edges, plots, rankings, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
     code,
     dataset,
     label,
-    model,
     picture,
     searched,
     seeds,
@@ -88,10 +87,10 @@ def markdown(folder: Path) -> str:
                 row for row in published if row["dataset"] == name and (row["metric"] in clicks.METRICS) == clicked
             ]
             if clicked and (ours or known):
-                text = clicks.section(name, ours, comparisons, searches) + _beside(ours, known)
+                text = clicks.section(name, ours, comparisons, searches) + rankings.beside(ours, known)
                 sections.append(text + (clicks.commands(ours, comparisons) if ours else ""))
             elif ours or known:
-                sections.append(_ranking_section(name, ours, known))
+                sections.append(rankings.section(name, ours, known, comparisons))
     benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
     for title, make, rows in (
         ("Valid over epochs", _curve_section, _long(runs)),
@@ -124,69 +123,6 @@ def pictures(folder: Path) -> dict[str, str]:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _ranking_section(name: str, runs: Sequence[Row], published: Sequence[Row]) -> str:
-    text = f"## {name}\n\n"
-    if runs:
-        metrics = list(dict.fromkeys(metric for row in runs for metric in row["metrics"]["test"]))
-        head = ["recipe", *metrics, "seeds", "train s", "peak MiB"]
-        body = [[own, *_cells(rows, metrics)] for own, rows in by_label(runs).items()]
-        text += table(head, body) + "\n" + _protocol(runs)
-    text += _beside(runs, published)
-    return text + (code(sorted({row["command"] for row in runs})) if runs else "")
-
-
-def _beside(runs: Sequence[Row], published: Sequence[Row]) -> str:
-    text, compared = "", _compared(by_label(runs), published)
-    if compared:
-        text += table(["recipe", "metric", "ours", "published", "gap", "source"], compared) + "\n"
-    names = {model(row) for row in runs}
-    others = [row for row in published if row["model"].lower() not in names]
-    return text + (_published(others) + "\n" if others else "")
-
-
-def _cells(rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
-    values = [spread([row["metrics"]["test"][m] for row in rows if m in row["metrics"]["test"]]) for m in metrics]
-    seconds = statistics.mean(row["seconds"]["train"] for row in rows)
-    peak = max(row["peak_rss_bytes"] for row in rows) / 2**20
-    return [*values, ", ".join(map(str, seeds(rows))), f"{seconds:.1f}", f"{peak:,.0f}"]
-
-
-def _protocol(runs: Sequence[Row]) -> str:
-    lines = []
-    for mask in sorted({str(row["mask"]) for row in runs}):
-        own = [row for row in runs if str(row["mask"]) == mask]
-        users = ", ".join(sorted({f"{row['counts'].get('users', 0):,}" for row in own}))
-        data = ", ".join(sorted({f"`{row['data'][:12]}`" for row in own}))
-        lines.append(f"{users} users in test; {mask}; data {data}.")
-    return "\n".join(lines) + "\n\n"
-
-
-def _compared(groups: Mapping[str, Sequence[Row]], published: Sequence[Row]) -> list[list[str]]:
-    """Each published value beside each of our recipes, and variants of it, that measured the same of the same model."""
-    result = []
-    for known in published:
-        for own, rows in groups.items():
-            values = [r["metrics"]["test"][known["metric"]] for r in rows if known["metric"] in r["metrics"]["test"]]
-            if values and model(rows[0]) == known["model"].lower():
-                ours = statistics.mean(values)
-                gap = f"{ours - known['value']:+.4f}"
-                result.append([own, known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]])
-    return result
-
-
-def _published(rows: Sequence[Row]) -> str:
-    """What was published of models that we have no result of: a row per model and source."""
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        values[row["model"], row["source"]][row["metric"]] = row["value"]
-    body = [
-        [name, *(f"{own[metric]:.4f}" if metric in own else "" for metric in metrics), source]
-        for (name, source), own in values.items()
-    ]
-    return table(["published", *metrics, "source"], body)
-
-
 def _curve_section(runs: Sequence[Row]) -> str:
     """The best validation of each recipe, and a plot per data set and metric."""
     texts = []
@@ -217,7 +153,7 @@ def _by_plot(runs: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _curve_name(name: str, metric: str) -> str:
-    return f"curve-{name}-{metric.replace('@', '-')}"
+    return f"curve-{name}-{re.sub(r'[^a-z0-9_-]', '-', metric)}"
 
 
 def _search_section(searches: Sequence[Row]) -> str:
