@@ -26,7 +26,6 @@ STYLE = {
     "svg.hashsalt": "macrorec",
     "svg.fonttype": "none",
     "font.size": 9.0,
-    "text.parse_math": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
@@ -109,12 +108,19 @@ def weights(result: Row) -> str:
             if own["edges"]:
                 shares = [count / own["edges"] for count in own["histogram"]]
                 axes.stairs(shares, borders, fill=True, alpha=0.25)
-                axes.stairs(shares, borders, color=axes.patches[-1].get_facecolor()[:3], label=own["behavior"])
+                axes.stairs(
+                    shares, borders, color=axes.patches[-1].get_facecolor()[:3], label=verbatim(own["behavior"])
+                )
         steps = [upper - lower for lower, upper in itertools.pairwise(borders)]
         if max(steps) > 2 * min(steps):
             axes.set_xscale("log")
         axes.legend()
     return text[0]
+
+
+def verbatim(text: str) -> str:
+    """A name as matplotlib draws it as it is: without formulas."""
+    return text.replace("$", r"\$")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def drawn(regions: pl.DataFrame, names: Sequence[str], title: str) -> str:
         for row, value in zip(rows, heat, strict=True)
     }
     with plots.drawn("items", "") as (axes, text):
-        axes.set_title(title)
+        axes.set_title(plots.verbatim(title))
         colour = _scale(axes, heat, "mean edge weight" if weighs else "events per item")
         if len(names) in CENTRES:
             _circles(axes, found, names, colour)
@@ -141,4 +141,4 @@ def _behind() -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= NARROW else f"{name[: NARROW - 3]}..."
+    return plots.verbatim(name if len(name) <= NARROW else f"{name[: NARROW - 3]}...")
