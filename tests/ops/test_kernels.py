@@ -16,7 +16,7 @@ def random_csr(generator: np.random.Generator, n_rows: int, n_columns: int) -> t
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("width", [1, 7, 8, 15, 16, 17, 31, 48, 64, 65, 80, 128, 200])
+@pytest.mark.parametrize("width", [1, 7, 8, 15, 16, 17, 31, 32, 48, 64, 65, 80, 128, 200])
 def test_gather_is_a_sum_over_entries(width: int, dtype: type) -> None:
     generator = np.random.default_rng(width)
     start, col = random_csr(generator, 30, 25)
@@ -31,7 +31,7 @@ def test_gather_is_a_sum_over_entries(width: int, dtype: type) -> None:
         np.testing.assert_allclose(out[row], slow, rtol=0, atol=1e-4 if dtype is np.float32 else 1e-12)
 
 
-@pytest.mark.parametrize("width", [5, 16, 64, 72])
+@pytest.mark.parametrize("width", [5, 16, 32, 64, 72])
 def test_gather_placed_is_gather_of_the_scattered_rows(width: int) -> None:
     generator = np.random.default_rng(width)
     start, col = random_csr(generator, 40, 40)

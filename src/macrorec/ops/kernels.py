@@ -111,6 +111,8 @@ def _adder(n_vectors: int) -> Callable[..., None]:
 
 add_four = _adder(4)
 """Four vectors at once: 64 columns of float32, 32 of float64."""
+add_two = _adder(2)
+"""Two vectors: 32 columns of float32, 16 of float64."""
 add_one = _adder(1)
 """One vector: 16 columns of float32, 8 of float64."""
 
@@ -148,6 +150,9 @@ def gather(
         while d0 + 4 * lanes <= width:
             add_four(out, k, x, width, d0, col, value, first, last)
             d0 += 4 * lanes
+        while d0 + 2 * lanes <= width:
+            add_two(out, k, x, width, d0, col, value, first, last)
+            d0 += 2 * lanes
         while d0 + lanes <= width:
             add_one(out, k, x, width, d0, col, value, first, last)
             d0 += lanes
@@ -190,6 +195,9 @@ def gather_placed(
         while d0 + 4 * lanes <= width:
             add_four(out, r, x, width, d0, met, factor, 0, n_met)
             d0 += 4 * lanes
+        while d0 + 2 * lanes <= width:
+            add_two(out, r, x, width, d0, met, factor, 0, n_met)
+            d0 += 2 * lanes
         while d0 + lanes <= width:
             add_one(out, r, x, width, d0, met, factor, 0, n_met)
             d0 += lanes
