@@ -74,3 +74,22 @@ def config(path: Path, model: str = "ease", *, valid: bool = True, refit: bool =
         eval=EvalConfig(metrics=METRICS),
         refit=refit,
     )
+
+
+def write_funnel(folder: Path, n_users: int = 30, n_items: int = 20) -> Path:
+    """The log of ``write_log`` as purchases, viewed a minute before: but for the last one of users 0, 3, 6, ..., and
+    the last but one of users 1, 4, 7, ... Every user also views five items that it does not buy.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    half = n_items // 2
+    rows = ["user_id,item_id,behavior,timestamp"]
+    for user in range(n_users):
+        own = [f"u{user},i{(user % 2) * half + (user + 3 * t) % half}" for t in range(9)]
+        rows += [
+            f"{pair},view,{1_700_000_000 + 60 * t}" for t, pair in enumerate(own) if t != 8 - user % 3 or user % 3 == 2
+        ]
+        rows += [f"{pair},buy,{1_700_000_060 + 60 * t}" for t, pair in enumerate(own)]
+        rows += [f"u{user},i{(1 - user % 2) * half + t},view,{1_700_000_000 + 60 * t}" for t in range(5)]
+    path = folder / "funnel.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
