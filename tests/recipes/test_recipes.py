@@ -8,9 +8,19 @@ from macrorec.run import RunConfig
 
 RANKED = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
 CLICKED = tuple(f"{data}-{kind}" for data in ("amazon", "ml-100k", "yelp") for kind in ("ctr", "stream"))
-SEVERAL_BEHAVIORS = {"mbgcn", "ngcf", "swgcn"}
+SEVERAL_BEHAVIORS = {"cascadingrank", "mbgcn", "ncf", "ngcf", "nmtr", "retarget", "swgcn"}
 """Models of several behaviours: their one data set of the six is Taobao."""
-VARIANTS = {"lightgcn-mb-taobao", "ngcf-mb-taobao", "ngcf-ob-taobao", "swgcn-t-taobao"}
+VARIANTS = {
+    "cascadingrank-taobao-extra",
+    "lightgcn-mb-taobao",
+    "ncf-gmf-taobao",
+    "ncf-mlp-taobao",
+    "ncf-neumf-taobao",
+    "ngcf-mb-taobao",
+    "ngcf-ob-taobao",
+    "retarget-taobao-extra",
+    "swgcn-t-taobao",
+}
 """Recipes beside the one per model and data set."""
 CLOSED_FORM = {name for name in models.names() if models.load(name).solve is not Model.solve}
 
@@ -26,7 +36,7 @@ def data_sets(model: str) -> tuple[str, ...]:
 def test_every_model_has_every_data_set() -> None:
     wanted = {f"{model}-{data}" for model in models.names() for data in data_sets(model)} | VARIANTS
     without_dislikes = {name for name in wanted if name.startswith("liverates-") and name.endswith("-ctr")}
-    assert set(recipes.names()) == wanted - {"ease-gowalla", "ngcf-taobao"} - without_dislikes
+    assert set(recipes.names()) == wanted - {"ease-gowalla", "ncf-taobao", "ngcf-taobao"} - without_dislikes
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -48,6 +58,8 @@ def test_the_protocols() -> None:
     assert (taobao.split.valid, taobao.split.vocabulary) == (LeaveOneOut(), "all")
     masks = [(b.name, b.role, b.mask) for b in taobao.source.behaviors]  # type: ignore[union-attr]
     assert masks == [("view", "auxiliary", False), ("cart", "auxiliary", False), ("buy", "target", True)]
+    extra = recipes.load("cascadingrank-taobao-extra")
+    assert (taobao.source.extra, extra.source.extra) == ((), ("taobao/auxiliary_extra.parquet",))  # type: ignore[union-attr]
     gfcf = recipes.load("gfcf-gowalla")
     assert (gfcf.model.alpha, gfcf.model.n_vectors, gfcf.split.vocabulary) == (0.3, 256, "all")
     lightgcn = recipes.load("lightgcn-gowalla")

@@ -34,14 +34,17 @@ class MLP(nn.Module):
 
     def forward(self, x_BZ: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``generator`` draws what dropout leaves out."""
-        *hidden, last = self.layers
-        for layer, gate in zip(hidden, self.gates, strict=True):
-            x_BZ = gate(layer(x_BZ))
+        return self.after_first(self.layers[0](x_BZ), generator)
+
+    def after_first(self, x_BH: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The same, (B, H) -> (B,), from what the first layer gives before its gate."""
+        for gate, layer in zip(self.gates, [*self.layers][1:], strict=True):
+            x_BH = gate(x_BH)
             if self.training and self.dropout:
-                keep = torch.rand(x_BZ.shape, generator=generator, device=x_BZ.device) >= self.dropout
-                x_BZ = x_BZ * keep / (1 - self.dropout)
-        y_B: Tensor = last(x_BZ).squeeze(1)
-        return y_B
+                keep = torch.rand(x_BH.shape, generator=generator, device=x_BH.device) >= self.dropout
+                x_BH = x_BH * keep / (1 - self.dropout)
+            x_BH = layer(x_BH)
+        return x_BH.squeeze(1)
 
 
 def n_weights(n_in: int, hidden: tuple[int, ...]) -> int:

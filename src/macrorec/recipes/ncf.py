@@ -1,0 +1,32 @@
+"""Recipes of NCF in its three kinds, GMF, MLP and NeuMF: purchases alone, 4 negatives each."""
+
+from __future__ import annotations
+
+from macrorec.models.ncf import MODEL
+from macrorec.recipes import datasets
+from macrorec.run import RunConfig
+from macrorec.train.trainer import TrainConfig
+
+SPACE = {
+    "model.dropout": [0.0, 0.2, 0.5],
+    "model.l2": {"low": 1e-6, "high": 1e-1, "log": True},
+    "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+}
+
+TRAIN = TrainConfig(epochs=500, batch_size=512, lr=1e-3, monitor="hr@10", patience=10, validate_every=1)
+"""A batch holds 512 purchases and the 2,048 negatives to them."""
+
+
+def ncf_gmf_taobao() -> RunConfig:
+    """The weighted inner product of two vectors."""
+    return datasets.taobao(MODEL.Config(kind="gmf"), TRAIN)
+
+
+def ncf_mlp_taobao() -> RunConfig:
+    """A perceptron over two vectors."""
+    return datasets.taobao(MODEL.Config(kind="mlp"), TRAIN)
+
+
+def ncf_neumf_taobao() -> RunConfig:
+    """Both, on vectors of their own."""
+    return datasets.taobao(MODEL.Config(kind="neumf"), TRAIN)
