@@ -25,6 +25,8 @@ from macrorec.models.fm import FM, FMConfig
 from macrorec.models.lightgcn import LightGCN, LightGCNConfig
 from macrorec.models.lr import LR, LRConfig
 from macrorec.models.macgnn import MacGNN, MacGNNConfig
+from macrorec.models.mbgcn import MBGCN, MBGCNConfig
+from macrorec.models.ngcf import NGCF, NGCFConfig
 from macrorec.models.widedeep import WideDeep, WideDeepConfig
 from macrorec.train.trainer import TrainConfig, train
 
@@ -52,6 +54,9 @@ CASES: dict[str, tuple[Any, Any]] = {
     "bpr, three negatives, users uniform": (BPR, BPRConfig(dim=8, n_negatives=3, draw="user", true_negatives=False)),
     "lightgcn": (LightGCN, LightGCNConfig(dim=8)),
     "lightgcn, one layer, edges": (LightGCN, LightGCNConfig(dim=8, n_layers=1, draw="edge")),
+    "ngcf": (NGCF, NGCFConfig(dim=8)),
+    "ngcf, released matrix, two layers": (NGCF, NGCFConfig(dim=8, n_layers=2, matrix="released", init_std=0.1)),
+    "mbgcn": (MBGCN, MBGCNConfig(dim=8)),
     "macgnn": (MacGNN, MacGNNConfig()),
     "macgnn, released": (MacGNN, MacGNNConfig(attention="released")),
     "macgnn, without empty groups, dropout": (MacGNN, MacGNNConfig(mask_empty=True, dropout=0.3)),

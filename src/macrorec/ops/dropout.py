@@ -11,7 +11,7 @@ def coins(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
     Multiplied with the vectors of nodes, (N, D) by (N, 1), it is node dropout (Wang et al. 2019, section 2.4.2).
     """
-    return torch.empty_like(x).bernoulli_(1 - share, generator=generator).div_(1 - share)
+    return torch.rand(x.shape, generator=generator, device=x.device).ge_(share).div_(1 - share).to(x.dtype)
 
 
 def dropout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
