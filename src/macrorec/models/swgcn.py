@@ -35,9 +35,8 @@ from torch.nn.functional import embedding
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.ops.edges import normalise, pattern, propagate, weigh
+from macrorec.ops.edges import Adjacency, normalise, propagate, weigh
 from macrorec.ops.losses import bpr, l2_rows
-from macrorec.ops.spmm import SparseMatrix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +104,7 @@ class SWGCN(TwoTower):
     def __init__(self, config: SWGCNConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         self.batches = Pairwise(n=config.n_negatives, true_negatives=config.true_negatives)
-        self.patterns = nn.ModuleList(pattern(edges, graph.n_items) for edges in graph.edges)
+        self.adjacencies = nn.ModuleList(Adjacency(edges, graph.n_items) for edges in graph.edges)
         n_tables = 1 if config.shared_start else len(graph.edges)
         self.vectors = nn.ParameterList(torch.zeros(graph.n_nodes, config.dim) for _ in range(n_tables))
         self.betas = nn.ParameterList(torch.zeros(config.dim) for _ in graph.edges) if config.weigher else None
@@ -137,16 +136,16 @@ class SWGCN(TwoTower):
     def weights(self, r: int, hidden_H: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(2) and (3): w and w~ of the edges of behaviour r, (E,) each; ``hidden_H`` are left out of the graph."""
         if self.betas is None:
-            one_E = self.adjacency(r).value_E
+            one_E = self.start(r).new_ones(len(self.adjacency(r)))
             return (one_E if hidden_H is None else one_E.index_fill(0, hidden_H, 0)), torch.zeros_like(one_E)
         return weigh(self.adjacency(r), self.start(r), self.betas[r], hidden_H)
 
     def convolve(self, r: int, weight_E: Tensor, rows_K: Tensor | None = None, seeds: tuple[int, ...] = ()) -> Tensor:
         """(4) to (7): E_r^(L), (N, D), or its rows ``rows_K``; message dropout if there are ``seeds``."""
-        matrix, config = self.adjacency(r), self.config
-        value_E, own_N = normalise(matrix, weight_E, config.self_loop, counted=config.degrees == "counted")
+        adjacency, config = self.adjacency(r), self.config
+        value_E, own_N = normalise(adjacency, weight_E, config.self_loop, counted=config.degrees == "counted")
         return propagate(
-            matrix,
+            adjacency,
             self.start(r),
             value_E,
             own_N,
@@ -157,15 +156,16 @@ class SWGCN(TwoTower):
             seeds=seeds,
         )
 
-    def adjacency(self, r: int) -> SparseMatrix:
-        """A_r, (U, I)."""
-        matrix = self.patterns[r]
-        assert isinstance(matrix, SparseMatrix)
-        return matrix
+    def adjacency(self, r: int) -> Adjacency:
+        """A_r."""
+        adjacency = self.adjacencies[r]
+        assert isinstance(adjacency, Adjacency)
+        return adjacency
 
     def start(self, r: int) -> Tensor:
         """E_r^(0), (N, D)."""
-        return self.vectors[0 if self.config.shared_start else r]
+        table_ND: Tensor = self.vectors[0 if self.config.shared_start else r]
+        return table_ND
 
     def fuse(self, x_KRD: Tensor) -> Tensor:
         """(8) to (11): E~ = E + softmax(Q K' / sqrt(d)) V over the behaviours of each node."""
@@ -176,9 +176,8 @@ class SWGCN(TwoTower):
 
     def unite(self, x_KRD: Tensor) -> Tensor:
         """(12): one vector per node."""
-        if self.config.union == "concat":
-            return x_KRD.flatten(1)
-        return x_KRD.sum(1) if self.config.union == "sum" else x_KRD.mean(1)
+        unions = {"sum": x_KRD.sum(1), "mean": x_KRD.mean(1), "concat": x_KRD.flatten(1)}
+        return unions[self.config.union]
 
     def align(self, weight_E: Tensor, distance_E: Tensor) -> Tensor:
         """(15) for one behaviour, without 1/R: the mean over edges, and gamma_1 |w~|^2."""
@@ -190,12 +189,12 @@ class SWGCN(TwoTower):
         return aligned_E.mean() + self.config.valuator_l2 * distance_E.square().sum()
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        layers = [self.convolve(r, self.weights(r)[0]) for r in range(len(self.patterns))]
+        layers = [self.convolve(r, self.weights(r)[0]) for r in range(len(self.adjacencies))]
         users_UD, items_ID = self.unite(self.fuse(torch.stack(layers, 1))).tensor_split([self.n_users])
         return users_UD, items_ID
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        config, n_behaviors = self.config, len(self.patterns)
+        config, n_behaviors = self.config, len(self.adjacencies)
         items_BJ = self.n_users + torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
         nodes_BM = torch.cat([batch.users_B[:, None], items_BJ], 1)
         rows_K, place_BM = torch.unique(nodes_BM, return_inverse=True)
@@ -230,7 +229,7 @@ class SWGCN(TwoTower):
 
     def seeds(self, generator: torch.Generator) -> list[tuple[int, ...]]:
         """What decides on message dropout: per behaviour, one number for each layer, or none."""
-        shape = (len(self.patterns), self.config.n_layers)
+        shape = (len(self.adjacencies), self.config.n_layers)
         if not self.config.dropout or not self.training:
             return [()] * shape[0]
         drawn = torch.randint(1 << 62, shape, generator=generator, device=generator.device)
@@ -241,7 +240,7 @@ class SWGCN(TwoTower):
         if self.betas is None:
             return None
         with torch.no_grad():
-            return tuple(self.weights(r)[0] for r in range(len(self.patterns)))
+            return tuple(self.weights(r)[0] for r in range(len(self.adjacencies)))
 
 
 MODEL = SWGCN

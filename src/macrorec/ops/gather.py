@@ -45,17 +45,17 @@ def gather(
     """
     from macrorec.ops import kernels
 
-    start, col, value, x = map(_view, (*side, x_ND))
-    rows = np.empty(0, np.int64) if rows_B is None else _view(rows_B)
-    add = x[:0] if add_MD is None else _view(add_MD)
-    place = np.empty(0, np.int32) if place_M is None else _view(place_M)
+    start, col, value, x = map(view, (*side, x_ND))
+    rows = np.empty(0, np.int64) if rows_B is None else view(rows_B)
+    add = x[:0] if add_MD is None else view(add_MD)
+    place = np.empty(0, np.int32) if place_M is None else view(place_M)
     if rows_B is None:
         cost = start
     else:
         cost = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(start[rows + 1] - start[rows], out=cost[1:])
     out = np.empty((len(cost) - 1, x.shape[1]), x.dtype)  # NumPy asks for huge pages, torch does not
-    _in_blocks(lambda lo, hi: kernels.gather(start, col, value, x, rows, add, place, out, lo, hi), cost, x.shape[1])
+    in_blocks(lambda lo, hi: kernels.gather(start, col, value, x, rows, add, place, out, lo, hi), cost, x.shape[1])
     return torch.from_numpy(out)
 
 
@@ -66,10 +66,10 @@ def gather_placed(side: Side, x_KD: Tensor, add_KD: Tensor | None, place_N: Tens
     """
     from macrorec.ops import kernels
 
-    start, col, value, x, place = map(_view, (*side, x_KD, place_N))
-    add = x[:0] if add_KD is None else _view(add_KD)
+    start, col, value, x, place = map(view, (*side, x_KD, place_N))
+    add = x[:0] if add_KD is None else view(add_KD)
     out = np.empty((len(start) - 1, x.shape[1]), x.dtype)
-    _in_blocks(lambda lo, hi: kernels.gather_placed(start, col, value, x, add, place, out, lo, hi), start, x.shape[1])
+    in_blocks(lambda lo, hi: kernels.gather_placed(start, col, value, x, add, place, out, lo, hi), start, x.shape[1])
     return torch.from_numpy(out)
 
 
@@ -77,9 +77,9 @@ def inner(side: Side, left_MD: Tensor, right_ND: Tensor) -> Tensor:
     """<left_m, right_n> for each stored entry (m, n), shape (E,), without an array (E, D)."""
     from macrorec.ops import kernels
 
-    start, col, left, right = map(_view, (*side[:2], left_MD, right_ND))
+    start, col, left, right = map(view, (*side[:2], left_MD, right_ND))
     out = np.empty(len(col), left.dtype)
-    _in_blocks(lambda lo, hi: kernels.inner(start, col, left, right, out, lo, hi), start, left.shape[1])
+    in_blocks(lambda lo, hi: kernels.inner(start, col, left, right, out, lo, hi), start, left.shape[1])
     return torch.from_numpy(out)
 
 
@@ -90,7 +90,7 @@ def distinct(rows_B: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     assert not len(rows_B) or (rows_B.min() >= 0 and rows_B.max() < n), "rows lie inside the matrix"
     rows_K, index_B = torch.empty_like(rows_B), torch.empty_like(rows_B)
     place_N = torch.from_numpy(np.full(n, -1, np.int32))
-    count = kernels.number_distinct(*map(_view, (rows_B, place_N, rows_K, index_B)))
+    count = kernels.number_distinct(*map(view, (rows_B, place_N, rows_K, index_B)))
     return rows_K[:count], index_B, place_N
 
 
@@ -98,7 +98,7 @@ def take_rows(index_B: Tensor, x_ND: Tensor, divisor: float = 1.0) -> Tensor:
     """x[index_b] / divisor, shape (B, D). On one thread: to wake others costs more than a batch."""
     from macrorec.ops import kernels
 
-    index, x = map(_view, (index_B, x_ND))
+    index, x = map(view, (index_B, x_ND))
     out = np.empty((len(index), x.shape[1]), x.dtype)
     kernels.take_rows(index, x, divisor, out)
     return torch.from_numpy(out)
@@ -108,17 +108,18 @@ def sum_rows(index_B: Tensor, x_BD: Tensor, size: int, divisor: float = 1.0) -> 
     """y_k = sum of the x_b / divisor with index_b = k, in the order of b, shape (size, D). On one thread."""
     from macrorec.ops import kernels
 
-    index, x = map(_view, (index_B, x_BD))
+    index, x = map(view, (index_B, x_BD))
     out = np.zeros((size, x.shape[1]), x.dtype)
     kernels.add_rows(index, x, divisor, out)
     return torch.from_numpy(out)
 
 
-def _view(tensor: Tensor) -> npt.NDArray[Any]:
+def view(tensor: Tensor) -> npt.NDArray[Any]:
+    """The numbers of a tensor on the CPU, in C order, as an array."""
     return tensor.detach().contiguous().numpy()
 
 
-def _in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width: int) -> None:
+def in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width: int) -> None:
     """Run ``kernel(lo, hi)`` over the rows 0 : len(cost) - 1, cut where cumulated ``cost`` is even."""
     n_rows, n_threads = len(cost) - 1, torch.get_num_threads()
     if n_threads == 1 or int(cost[-1]) * width < SERIAL:

@@ -108,7 +108,9 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_x = product(ctx.matrix.side(transpose=not ctx.transpose, weight_E=weight_E), grad)
         if ctx.needs_input_grad[2]:
-            grad_weight = _inner(ctx.matrix, *((x_ND, grad) if ctx.transpose else (grad, x_ND)))
+            grad_weight = inner_product(
+                ctx.matrix.side(transpose=False), *((x_ND, grad) if ctx.transpose else (grad, x_ND))
+            )
         return None, grad_x, grad_weight, None
 
 
@@ -140,12 +142,12 @@ def product(side: Side, x_ND: Tensor, add_MD: Tensor | None = None) -> Tensor:
     return csr @ x_ND if add_MD is None else torch.addmm(add_MD, csr, x_ND)
 
 
-def _inner(matrix: SparseMatrix, left_MD: Tensor, right_ND: Tensor) -> Tensor:
-    """<left_m, right_n> for each entry (m, n), shape (E,), without an array (E, D)."""
-    start_M, col_E, value_E = matrix.side(transpose=False)
+def inner_product(side: Side, left_MD: Tensor, right_ND: Tensor) -> Tensor:
+    """<left_m, right_n> for each entry (m, n) of a matrix in CSR form, shape (E,), without an array (E, D)."""
     if compiled(left_MD):
-        return inner((start_M, col_E, value_E), left_MD, right_ND)
-    row_E = torch.arange(matrix.shape[0], device=col_E.device).repeat_interleave(start_M.diff())
+        return inner(side, left_MD, right_ND)
+    start_M, col_E, _ = side
+    row_E = torch.arange(len(start_M) - 1, device=col_E.device).repeat_interleave(start_M.diff())
     inner_E, block = left_MD.new_empty(len(col_E)), 1 << 16
     for at in range(0, len(col_E), block):
         here = slice(at, at + block)
