@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -70,9 +71,7 @@ def behaviors_of(raw: Mapping[str, pl.DataFrame], behaviors: tuple[Behavior, ...
     seen = sorted(set().union(*(column.to_list() for column in columns)))
     if not behaviors:
         if len(seen) > 1:
-            raise DataError(
-                f"the log has the behaviours {', '.join(map(repr, seen))}; say which is the target, which are auxiliary"
-            )
+            raise DataError(_undeclared(raw, seen))
         return (Behavior(name=seen[0]),) if seen else (DEFAULT_BEHAVIOR,)
     names = [b.name for b in behaviors]
     if len(set(names)) < len(names):
@@ -93,3 +92,15 @@ def behaviors_of(raw: Mapping[str, pl.DataFrame], behaviors: tuple[Behavior, ...
     if "behavior" not in raw["train"].columns and len(behaviors) > 1:
         raise DataError(f"train: there is no column 'behavior' to tell {', '.join(map(repr, names))} apart")
     return tuple(sorted(behaviors, key=lambda b: b.role == "target"))
+
+
+def _undeclared(raw: Mapping[str, pl.DataFrame], seen: Sequence[str]) -> str:
+    """What to say to whom has a log of several behaviours: all of it filled in, the rarest taken to be the target."""
+    every = pl.concat([frame["behavior"] for frame in raw.values() if "behavior" in frame.columns])
+    counts = dict(every.value_counts().rows())
+    *others, target = (json.dumps(name, ensure_ascii=False) for name in sorted(seen, key=lambda own: -counts[own]))
+    tables = [*(f'{{ name = {name}, role = "auxiliary", mask = false }}' for name in others), f"{{ name = {target} }}"]
+    return (
+        f"the log has the behaviours {', '.join(map(repr, seen))}; say which is the target, "
+        f"such as target={target} in Python, or in [source]: behaviors = [{', '.join(tables)}]"
+    )
