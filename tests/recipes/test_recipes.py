@@ -19,6 +19,7 @@ VARIANTS = {
     "ngcf-mb-taobao",
     "ngcf-ob-taobao",
     "retarget-taobao-extra",
+    "swgcn-market",
     "swgcn-t-taobao",
 }
 """Recipes beside the one per model and data set."""
@@ -75,12 +76,31 @@ def test_a_space_fits_its_recipe(name: str) -> None:
         check_space(configs.plain(recipes.load(name)), recipes.space(name))
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.ablations(name)])
-def test_every_ablation_changes_its_recipe(name: str) -> None:
+STUDIED = [name for name in recipes.names() if recipes.ablations(name) or recipes.sweeps(name)]
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_every_study_changes_its_recipe(name: str) -> None:
     whole = recipes.load(name)
     for part in recipes.ablations(name):
         without = configs.parse(RunConfig, configs.assign(configs.plain(whole), [part], RunConfig))
         assert without.model != whole.model, part
+    for key, values in recipes.sweeps(name).items():
+        variants = [
+            configs.parse(RunConfig, configs.assign(configs.plain(whole), [f"{key}={value}"], RunConfig)).model
+            for value in values.split(",")
+        ]
+        assert sum(model != whole.model for model in variants) >= len(variants) - 1 > 1, key
+
+
+def test_an_ablation_that_changes_nothing_is_none() -> None:
+    parts, of_t = recipes.ablations("swgcn-taobao"), recipes.ablations("swgcn-t-taobao")
+    assert {"model.alignment=none", "model.weigher=false"} <= {*parts} & {*of_t}
+    assert "model.align_target=true" in parts and "model.align_target=true" not in of_t
+    reading = recipes.load("swgcn-taobao").model.alignment
+    assert [f"model.alignment={own}" in parts for own in ("difference", "squared", "product")].count(False) == 1
+    assert f"model.alignment={reading}" not in parts
+    assert recipes.ablations("ease-market") == ()
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

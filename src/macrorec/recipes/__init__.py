@@ -1,8 +1,8 @@
 """Which runs do we claim? Functions ``<model>_<dataset>() -> RunConfig`` in this folder; nothing else lists them.
 
 The recipe's name is the function's, with ``-`` for ``_``: ``gfcf_gowalla`` is ``gfcf-gowalla``. A module may also hold
-``SPACE``, the settings that ``macrorec tune`` searches for its recipes, and ``ABLATIONS``, settings that each take one
-part of the model away.
+``SPACE``, the settings that ``macrorec tune`` searches for its recipes, ``ABLATIONS``, settings that each take one part
+of the model away or put another in its place, and ``SWEEPS``, settings with the values of a study.
 """
 
 from __future__ import annotations
@@ -46,8 +46,19 @@ def space(name: str) -> Mapping[str, Any]:
 
 
 def ablations(name: str) -> tuple[str, ...]:
-    """The settings, such as ``model.hop2=false``, that each take one part away from the recipe ``name``."""
-    return getattr(inspect.getmodule(find(name)), "ABLATIONS", ())
+    """The settings, such as ``model.hop2=false``, that each change one part of the recipe ``name``."""
+    whole = load(name)
+
+    def changes(part: str) -> bool:
+        without = configs.parse(RunConfig, configs.assign(configs.plain(whole), [part], RunConfig))
+        return bool(without != whole)
+
+    return tuple(filter(changes, getattr(inspect.getmodule(find(name)), "ABLATIONS", ())))
+
+
+def sweeps(name: str) -> Mapping[str, str]:
+    """The studies of the recipe ``name``: a setting and its values, with commas."""
+    return getattr(inspect.getmodule(find(name)), "SWEEPS", {})
 
 
 @cache
