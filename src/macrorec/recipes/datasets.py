@@ -69,12 +69,16 @@ def gowalla(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
     )
 
 
-def taobao(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
-    """Taobao: view, cart, buy; one held-out purchase per user; only purchases of train are masked. MB-CGCN's split."""
+def taobao(model: Any, train: TrainConfig = CLOSED_FORM, *, extra: bool = False) -> RunConfig:
+    """Taobao: view, cart, buy; one held-out purchase per user; only purchases of train are masked. MB-CGCN's split.
+
+    ``extra``: train has one more view and one more cart of every user, as in CascadingRank and MULE.
+    """
     return RunConfig(
         source=Source(
             path="taobao/train.parquet",
             test="taobao/test.parquet",
+            extra=("taobao/auxiliary_extra.parquet",) if extra else (),
             behaviors=(
                 Behavior(name="view", role="auxiliary", mask=False),
                 Behavior(name="cart", role="auxiliary", mask=False),

@@ -1,5 +1,6 @@
 """A source is read as it stands, with our names and types; what is wrong is told with its place, in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,45 @@ def test_what_a_source_must_say(tmp_path: Path) -> None:
 def test_public_data(shared_data: Path, path: str, kind: str, n_rows: int, mapping: str) -> None:
     found = inspect(Source(path=str(shared_data / path)))
     assert (found.format, found.rows, list(found.mapping)) == (kind, n_rows, mapping.split())
+
+
+def test_rows_of_extra_files_follow_those_of_train(tmp_path: Path) -> None:
+    of = source(tmp_path, "user,item,behavior\n\nu,a,buy\nu,b,view\n", test=str(tmp_path / "log.csv"))
+    (tmp_path / "more.tsv").write_text("behavior\titem\tuser\nview\ta\tv\n")
+    (tmp_path / "last.jsonl").write_text('{"user": "u", "item": "b", "behavior": "view"}\n')
+    joined = replace(of, extra=(str(tmp_path / "more.tsv"), str(tmp_path / "last.jsonl")))
+    own = [row[:-1] for row in rows(of)]
+    assert [row[:-1] for row in rows(joined)] == [*own, ("v", "a", "view"), ("u", "b", "view")]
+    numbers = read(joined).sort("row").collect()["row"].to_list()
+    assert numbers == sorted(set(numbers)), "no number twice"
+    assert read(joined, "test").collect().rows() == read(of, "test").collect().rows(), "they join train alone"
+    assert behaviors_in(joined) == {"view": 3, "buy": 1}
+
+
+def test_a_missing_extra_file_is_named(tmp_path: Path) -> None:
+    of = source(tmp_path, "user,item\nu,a\n", extra=(str(tmp_path / "gone.csv"),))
+    with pytest.raises(DataError, match=r"gone\.csv"):
+        read(of)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("user,item\nu,a\n", r"more\.csv: an extra file is like train, which has .*timestamp Int64.*; it has"),
+        ("user,item,time\nu,a,1500000000000\n", "times in s; it has .*times in ms"),
+        ("user,item,time\nu,a,x\n", r"more\.csv: line 2: timestamp"),
+        ("user,item,time\n", r"more\.csv: there are no rows"),
+    ],
+)
+def test_an_extra_file_unlike_train_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "more.csv").write_text(text)
+    of = source(tmp_path, "user,item,time\nu,a,1500000000\n", extra=(str(tmp_path / "more.csv"),))
+    with pytest.raises(DataError, match=match):
+        read(of)
+
+
+def test_ids_of_an_extra_file_have_the_type_of_train(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [1], "item_id": [2]}).write_parquet(tmp_path / "more.parquet")
+    of = source(tmp_path, "user,item\n1,2\n", extra=(str(tmp_path / "more.parquet"),))
+    with pytest.raises(DataError, match="user_id String, item_id String; it has user_id Int64, item_id Int64"):
+        read(of)

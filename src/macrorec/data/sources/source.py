@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -30,6 +30,9 @@ class Source:
     """The valid part, where it is given."""
     test: str | None = None
     """The test part, where it is given."""
+    extra: tuple[str, ...] = ()
+    """Further files whose rows join the train part, after its own; of the same columns, types and unit of time.
+    ``read`` joins them, so that cuts see them; ``inspect`` and imports look at ``path`` alone."""
     format: str = "auto"
     """auto, csv (also TSV), parquet, jsonl, atomic, movielens, lightgcn, or edges."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -75,13 +78,35 @@ class Inference:
 def read(source: Source, part: Part = "train") -> pl.LazyFrame:
     """The rows of ``part``: those of ``COLUMNS`` that are there, in that order, then ``row``; nothing dropped.
 
+    Rows of ``source.extra`` follow those of train, and are numbered on.
+
     Ids are text (Int64 where Parquet holds integers), timestamps Int64 in the file's unit, weight and label Float64.
     The file is checked in one pass now, so that collecting the frame does not fail; rows come in no promised order.
     Raises DataError, with the line and the value, for whatever is not as declared.
     """
+    if part == "train" and source.extra:
+        return _joined(source)
     opened = open_part(source, part)
     examine(opened)
     return opened.frame.select(*opened.columns, pl.col(INDEX).alias(ROW))
+
+
+def _joined(source: Source) -> pl.LazyFrame:
+    """Train with the rows of ``source.extra``. Raises DataError for a file that is not like train."""
+    frames: list[pl.LazyFrame] = []
+    kinds: list[str] = []
+    first = 0
+    for path in (source.path, *source.extra):
+        opened = open_part(replace(source, path=path, extra=()))
+        verdict = examine(opened)
+        frame = opened.frame.select(*opened.columns, (pl.col(INDEX).cast(pl.Int64) + first).alias(ROW))
+        frames.append(frame)
+        unit = "" if verdict.times is None else f", times in {source.time_unit or verdict.unit}"
+        kinds.append(", ".join(f"{name} {kind}" for name, kind in list(frame.collect_schema().items())[:-1]) + unit)
+        if kinds[-1] != kinds[0]:
+            raise DataError(f"{opened.path}: an extra file is like train, which has {kinds[0]}; it has {kinds[-1]}")
+        first = frame.select(pl.col(ROW).max()).collect(engine="streaming").item() + 1
+    return pl.concat(frames)
 
 
 def behaviors_in(source: Source, part: Part = "train") -> dict[str, int]:
