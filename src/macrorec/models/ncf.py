@@ -147,7 +147,9 @@ class NCF(Model):
         return self._scores(self.users_UD[users_B], self.items_ID[items_C])
 
     def _scores(self, p_BD: Tensor, q_ID: Tensor) -> Tensor:
-        """``logits`` of all pairs, shape (B, I)."""
+        """``logits`` of all pairs, shape (B, I), without GMF's constant."""
+        if self.config.kind == "gmf":
+            return (p_BD * self.h_D) @ q_ID.T
         if self.config.kind == "mlp":
             return mlp_of_pairs(self.tower, p_BD, q_ID)
         (p_g, p_m), (q_g, q_m) = p_BD.chunk(2, 1), q_ID.chunk(2, 1)

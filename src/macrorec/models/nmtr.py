@@ -52,8 +52,9 @@ class NMTRConfig:
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ConfigError(f"dim must be at least 1, not {self.dim}")
-        if self.weights is not None and (min(self.weights) < 0 or not math.isclose(sum(self.weights), 1, abs_tol=1e-6)):
-            raise ConfigError(f"weights must be at least 0 and sum to 1, not {list(self.weights)}")
+        weights = (1.0,) if self.weights is None else self.weights
+        if any(weight < 0 for weight in weights) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+            raise ConfigError(f"weights must be at least 0 and sum to 1, not {list(weights)}")
 
 
 class NMTR(TwoTower):
