@@ -29,8 +29,6 @@ from macrorec.graph.features import macro_of
 from macrorec.graph.typed import AnyMacroGraph
 from macrorec.ops.losses import bce
 
-# --- batch kinds: declared by the model, made by the sampler ---------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Pairwise:
@@ -57,6 +55,9 @@ class Pointwise:
 @dataclass(frozen=True, slots=True)
 class UserRows:
     """Whole user rows of the target behaviour. Makes ``RowBatch``."""
+
+    every_behavior: bool = False
+    """Rows of every behaviour, of all users with any edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class RowBatch:
     start_B: Tensor
     items_E: Tensor
     generator: torch.Generator
+    rows: tuple[tuple[Tensor, Tensor], ...] = ()
+    """(start_B, items_E) of each behaviour, target last, where every behaviour was asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +125,6 @@ _SCORES_AT_ONCE = 1 << 22
 """Entries of the block of scores that ``Model.score`` holds."""
 _IMPRESSIONS_AT_ONCE = 1 << 13
 """Impressions whose features a ranker holds while it scores many items for one user."""
-
-# --- models ----------------------------------------------------------------------------------------------------------
 
 
 class Model(nn.Module):

@@ -26,6 +26,7 @@ KINDS = [
     Pointwise(n=2, every_behavior=True),
     Pointwise(n=2, true_negatives=True, every_behavior=True),
     UserRows(),
+    UserRows(every_behavior=True),
     Labelled(),
 ]
 LOG = log_of(np.arange(100) % 7, np.arange(100) % 11, 7, 11, np.where(np.arange(100) % 9, np.arange(100) % 2, np.nan))
@@ -44,7 +45,9 @@ def plain(batch: Any) -> dict[str, Any]:
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     generator = values.pop("generator")
     draws = torch.rand(3, generator=generator.clone_state()).tolist()
-    return {name: value.tolist() for name, value in values.items() if value is not None} | {"generator": draws}
+    lists = {name: value.tolist() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    rows = {f"rows {n}": [x.tolist() for x in row] for n, row in enumerate(values.get("rows", ()))}
+    return lists | rows | {"generator": draws}
 
 
 def graph_of_three(n_users: int = 20, n_items: int = 12) -> Graph:
@@ -256,6 +259,24 @@ def test_user_rows_hold_every_active_user_once() -> None:
     for user, item in pairs(graph):
         expected.setdefault(user, []).append(item)
     assert found == expected and len(found) < graph.n_users
+
+
+def test_user_rows_of_every_behavior_hold_each_user_of_any_once() -> None:
+    graph = graph_of_three()
+    missing = [edges.start_U.diff() == 0 for edges in graph.edges]
+    assert (missing[1] & ~missing[0]).any(), "some have viewed, and not carted"
+    found: list[dict[int, list[int]]] = [{}, {}, {}]
+    for b in sampler(UserRows(every_behavior=True), graph, 7, seed=1).epoch(2):
+        assert len(b.rows) == 3 and b.rows[-1][0] is b.start_B and b.rows[-1][1] is b.items_E
+        for (start_B, items_E), of_behavior in zip(b.rows, found, strict=True):
+            for place, user in enumerate(b.users_B.tolist()):
+                assert user not in of_behavior
+                of_behavior[user] = items_E[start_B[place] : start_B[place + 1]].tolist()
+    for edges, of_behavior in zip(graph.edges, found, strict=True):
+        for user in range(graph.n_users):
+            own = edges.item_E[edges.start_U[user] : edges.start_U[user + 1]].tolist()
+            assert of_behavior.get(user, []) == own
+    assert set(found[0]) == set(torch.cat([edges.user_E for edges in graph.edges]).tolist())
 
 
 def test_labelled_holds_every_labelled_row_once() -> None:

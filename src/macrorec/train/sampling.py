@@ -241,20 +241,24 @@ class PointSampler(EdgeSampler):
 
 
 class RowSampler(Sampler):
-    """Every user with an edge once per epoch, in random order, with all their items."""
+    """Every user with an edge, of the target or of any behaviour, once per epoch, in random order, with all items."""
 
-    def __init__(self, graph: Graph, batch_size: int, seed: int, device: torch.device | str) -> None:
+    def __init__(self, kind: UserRows, graph: Graph, batch_size: int, seed: int, device: torch.device | str) -> None:
         """See ``sampler``. A batch holds ``batch_size`` users."""
-        self.start_U, self.item_E = graph.target.start_U, graph.target.item_E
-        self.active: Ints = np.flatnonzero(np.diff(self.start_U.numpy()))
+        self.kind = kind
+        self.edges = graph.edges if kind.every_behavior else (graph.target,)
+        n_edges_U = torch.stack([edges.start_U.diff() for edges in self.edges]).sum(0)
+        self.active: Ints = np.flatnonzero(n_edges_U.numpy())
         if not len(self.active):
-            raise DataError(f"nothing to train on: no {graph.behaviors[-1].name!r} event in the train part")
+            what = "event" if kind.every_behavior else f"{graph.behaviors[-1].name!r} event"
+            raise DataError(f"nothing to train on: no {what} in the train part")
         super().__init__(len(self.active), batch_size, seed, device)
 
     def _batch(self, rows: Ints, random: np.random.Generator, generator: torch.Generator) -> RowBatch:
         users_B = self.active[rows]
-        start_B, items_E = take_rows(self.start_U, self.item_E, torch.from_numpy(users_B))
-        return RowBatch(self._move(users_B), self._move(start_B.numpy()), self._move(items_E.numpy()), generator)
+        taken = [take_rows(edges.start_U, edges.item_E, torch.from_numpy(users_B)) for edges in self.edges]
+        moved = tuple((self._move(start_B.numpy()), self._move(items_E.numpy())) for start_B, items_E in taken)
+        return RowBatch(self._move(users_B), *moved[-1], generator, moved if self.kind.every_behavior else ())
 
 
 class LabelledSampler(Sampler):
@@ -318,7 +322,7 @@ def sampler(
         case Pointwise():
             return PointSampler(kind, graph, batch_size, seed, device)
         case UserRows():
-            return RowSampler(graph, batch_size, seed, device)
+            return RowSampler(kind, graph, batch_size, seed, device)
         case Labelled():
             rows = labelled.pairs if isinstance(labelled, Samples) else labelled
             return LabelledSampler(rows, batch_size, seed, device)
