@@ -10,6 +10,7 @@ import pytest
 
 from macrorec.cli import results as module
 from macrorec.cli import status
+from macrorec.cli.target import resolve
 from macrorec.store import Run
 
 
@@ -113,9 +114,26 @@ def test_a_sweep_has_a_table_a_plot_and_a_command(call):
     assert "](plots/sweep-bpr-shop-model.dim.svg)" in page and Path("docs/plots/sweep-bpr-shop-model.dim.svg").is_file()
 
 
+def test_a_recipe_s_studies_are_swept_without_being_spelled(call, monkeypatch):
+    monkeypatch.setattr("macrorec.recipes.sweeps", lambda name: {"model.dim": "2,4", "model.l2": "0,0.5"})
+    monkeypatch.setattr("macrorec.recipes.load", lambda name: resolve("bpr-shop.toml", [], None)[1])
+    code, out, _ = call("sweep", "bpr-shop", "--seeds", "0", "--set", "train.epochs=1", "--json")
+    found = json.loads(out)["sweeps"]
+    assert code == 0 and [study["key"] for study in found] == ["model.dim", "model.l2"]
+    assert [[entry["value"] for entry in study["values"]] for study in found] == [[2, 4], [0.0, 0.5]]
+    command = "macrorec sweep bpr-shop --key model.l2 --values 0,0.5 --seeds 0 --set train.epochs=1"
+    assert found[1]["command"] == command and command in Path("docs/results.md").read_text()
+    assert all(Path(study["file"]).is_file() for study in found)
+    told = call("sweep", "bpr-shop", "--seeds", "0", "--set", "train.epochs=1")[1].splitlines()
+    assert [line.split()[0] for line in told if line] == ["model.dim", "2", "4", "model.l2", "0.0", "0.5", "wrote"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["sweep", "bpr-shop.toml"], "bpr-shop.toml names no study; give --key and --values"),
+        (["sweep", "ease-market"], "ease-market names no study"),
+        (["sweep", "bpr-shop.toml", "--key", "model.dim"], "--key and --values belong together"),
         (["sweep", "bpr-shop.toml", "--key", "model.dims", "--values", "1"], "model.dims"),
         (["sweep", "bpr-shop.toml", "--key", "model.dim", "--values", "2,two"], "two"),
         (

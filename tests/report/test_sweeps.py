@@ -27,3 +27,10 @@ def test_values_are_means_over_seeds_and_the_page_shows_them():
 
 def test_names_of_files_hold_no_odd_characters():
     assert file_name("din-shop model.dims=[8, 4]", "features.users.n") == "din-shop-model.dims-8-4-features.users.n"
+
+
+def test_of_three_ways_the_first_metrics_have_columns():
+    names = [f"{name}{way}" for name in ("hr@10", "ndcg@10", "hr@50") for way in ("", ":re-engagement", ":discovery")]
+    more = {**MORE, "metrics": {"valid": {}, "test": dict.fromkeys(names, 0.5)}, "config": {"train": {"monitor": None}}}
+    page = section([summed("swgcn-shop", "model.dropout", [(0.1, row("swgcn-shop", 0, 0.5, **more))], "sweep")])
+    assert page.splitlines()[2] == "| model.dropout | " + " | ".join(f"{name}, test" for name in names[:6]) + " |"

@@ -98,8 +98,10 @@ def reproduce(
 
 def sweep(
     target: Target,
-    key: Annotated[str, typer.Option("--key", help="The setting, such as model.tau.")],
-    values: Annotated[str, typer.Option("--values", help="Its values, with commas.")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="The setting, such as model.tau.  [default: all that the recipe names]")
+    ] = None,
+    values: Annotated[str | None, typer.Option("--values", help="Its values, with commas.")] = None,
     seeds: Seeds = "0,1,2",
     sets: Sets = None,
     device: Device = "cpu",
@@ -111,40 +113,34 @@ def sweep(
 ) -> None:
     """Run a recipe over values of one setting and several seeds; put a table and a plot of it on the page.
 
+    Without --key and --values: over those that the recipe names for a study, one setting after the other.
+
     Example: macrorec sweep lightgcn-ml-100k --key model.n_layers --values 1,2,3,4 --seeds 0,1,2
     """
-    from macrorec import configs
     from macrorec.files import write_json
     from macrorec.report import sweeps
 
-    changed, cases = sets or [], []
-    for value in values.split(","):
-        settings = [*changed, f"{key}={value.strip()}"]
-        name, config = resolve(target, settings, None)
-        read = configs.plain(config)
-        for part in key.split("."):
-            read = read[part]
-        cases.append((read, settings))
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "run.json"
-        runs = [
-            (value, recorded(target, settings, seed, place, device, root, threads))
-            for value, settings in cases
-            for seed in seeds_of(seeds)
+    changed, lines, kept = sets or [], [], {}
+    studies = {own: _cases(target, changed, own, of) for own, of in _studies(target, key, values).items()}
+    for own, cases in studies.items():
+        runs = _swept(target, cases, seeds_of(seeds), device, root, threads)
+        words = ["--key", own, "--values", ",".join(text for text, _, _ in cases), "--seeds", seeds]
+        words += [word for setting in changed for word in ("--set", setting)]
+        name = " ".join([resolve(target, changed, None)[0], *changed])
+        result = sweeps.summed(name, own, runs, shlex.join(["macrorec", "sweep", target, *words]))
+        place = results / "sweeps" / f"{sweeps.file_name(result['recipe'], own)}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, result)
+        kept[str(place)] = result
+        metric, parts = result["metric"], [part for part in ("valid", "test") if result["values"][0][part]]
+        told = [
+            [str(entry["value"]), *(f"{entry[part][metric]['mean']:.4f}" for part in parts)]
+            for entry in result["values"]
         ]
-    words = ["--key", key, "--values", values, "--seeds", seeds, *(word for s in changed for word in ("--set", s))]
-    result = sweeps.summed(" ".join([name, *changed]), key, runs, shlex.join(["macrorec", "sweep", target, *words]))
-    kept = results / "sweeps" / f"{sweeps.file_name(result['recipe'], key)}.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept, result)
+        lines += [*table([[own, *(f"{metric}, {part}" for part in parts)], *told]), ""]
     write_page(results, page)
-    metric = result["metric"]
-    told = [
-        [str(entry["value"]), *(f"{entry[part][metric]['mean']:.4f}" for part in ("valid", "test") if entry[part])]
-        for entry in result["values"]
-    ]
-    head = [key, *(f"{metric}, {part}" for part in ("valid", "test") if result["values"][0][part])]
-    answer({**result, "file": str(kept)}, json, [*table([head, *told]), "", f"wrote {kept} and {page}"])
+    files = [{**result, "file": place} for place, result in kept.items()]
+    answer(files[0] if key else {"sweeps": files}, json, [*lines, f"wrote {', '.join(kept)} and {page}"])
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------
@@ -158,6 +154,55 @@ def _tested(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     kinds = [kind for kind in ("all", *COHORTS) if any(kind in own for _, _, own in found)]
     head = ["recipe", "seed", "metric", *("test" if kind == "all" else kind for kind in kinds)]
     return [head, *([row["recipe"], row["seed"], name, *cells(own, kinds)] for row, name, own in found)]
+
+
+def _studies(target: str, key: str | None, values: str | None) -> Mapping[str, str]:
+    """The settings to vary, each with its values. Raises ConfigError where neither the command nor the recipe says."""
+    from macrorec import recipes
+    from macrorec.errors import ConfigError
+
+    if (key is None) != (values is None):
+        raise ConfigError("--key and --values belong together: give both, or none for the studies that a recipe names")
+    if key is not None and values is not None:
+        return {key: values}
+    named = recipes.sweeps(target) if not target.endswith(".toml") else {}
+    if not named:
+        raise ConfigError(
+            f"{target} names no study; give --key and --values, such as --key train.lr --values 0.001,0.01"
+        )
+    return named
+
+
+def _cases(target: str, changed: list[str], key: str, values: str) -> list[tuple[str, Any, list[str]]]:
+    """(as written, as read, all settings) of each value. Raises ConfigError for what no configuration takes."""
+    from macrorec import configs
+
+    cases = []
+    for text in (value.strip() for value in values.split(",")):
+        settings = [*changed, f"{key}={text}"]
+        read = configs.plain(resolve(target, settings, None)[1])
+        for part in key.split("."):
+            read = read[part]
+        cases.append((text, read, settings))
+    return cases
+
+
+def _swept(
+    target: str,
+    cases: Sequence[tuple[str, Any, list[str]]],
+    seeds: Sequence[int],
+    device: str,
+    root: Path,
+    threads: int | None,
+) -> list[tuple[Any, dict[str, Any]]]:
+    """(value, record) of each run, the seeds of a value together."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run.json"
+        return [
+            (value, recorded(target, settings, seed, place, device, root, threads))
+            for _, value, settings in cases
+            for seed in seeds
+        ]
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from macrorec.report.cells import Row, code, picture, table
+from macrorec.report.rankings import FIRST
 
 
 def summed(recipe: str, key: str, runs: Sequence[tuple[Any, Row]], command: str) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def section(sweeps: Sequence[Row]) -> str:
     texts = []
     for row in sorted(sweeps, key=lambda row: file_name(row["recipe"], row["key"])):
         first = row["values"][0]
-        metrics = [("valid", row["metric"])] * bool(first["valid"]) + [("test", name) for name in first["test"]]
+        metrics = [("valid", row["metric"])] * bool(first["valid"]) + [("test", name) for name in _told(first["test"])]
         body = [
             [str(entry["value"]), *(_cell(entry[part].get(name)) for part, name in metrics)] for entry in row["values"]
         ]
@@ -68,6 +69,14 @@ def section(sweeps: Sequence[Row]) -> str:
             + code([row["command"]])
         )
     return "\n".join(texts)
+
+
+def _told(names: Iterable[str]) -> list[str]:
+    """The metrics that have a column: all; where there are cohorts, the first of the whole and theirs."""
+    every = list(names)
+    whole = [name for name in every if ":" not in name]
+    kept = whole if len(whole) == len(every) else whole[:FIRST]
+    return [name for name in every if name.partition(":")[0] in kept]
 
 
 def _cell(found: Row | None) -> str:
