@@ -152,6 +152,15 @@ def test_node_dropout_silences_whole_nodes(graph):
     expected = union @ (keep_u * model.users_UD) / union.sum(1, keepdim=True).clamp(min=1) @ model.weight_DD
     torch.testing.assert_close(items[:, DIM : 2 * DIM], expected)
     torch.testing.assert_close(users[:, :DIM], model.users_UD.detach(), check_dtype=False)
+    loud = model_of(graph, node_dropout=0.5, relevance=1.0)
+    users, _ = loud.encode_rows(None, None, torch.Generator().manual_seed(5))
+    sent = keep_i * loud.items_ID
+    for t, rows in enumerate((views, buys)):
+        pairs = rows.T @ rows * (1 - torch.eye(3))
+        relevant = keep_i * (pairs @ sent / pairs.sum(1, keepdim=True).clamp(min=1))
+        means = [rows @ x / rows.sum(1, keepdim=True).clamp(min=1) for x in (sent, relevant)]
+        expected = torch.cat([means[0], means[1] @ loud.relevance_RDD[t]], 1) @ loud.match_RYY[t] / 2
+        torch.testing.assert_close(users[:, (2 + t) * DIM : (3 + t) * DIM], expected[:, DIM:])
     assert {0.0, 2.0} == set(torch.cat([keep_i, keep_u]).unique().tolist())
 
 
@@ -164,6 +173,15 @@ def test_dropout_is_drawn_from_the_batch_and_for_training_only(graph):
         torch.testing.assert_close(model.encode(), model_of(graph).encode())
         still = model.eval().losses(batch_of([0], [0], [[2]]))["bpr"].item()
         assert still == pytest.approx(model_of(graph).losses(batch_of([0], [0], [[2]]))["bpr"].item(), rel=1e-12)
+
+
+def test_a_known_user_of_the_target_alone_folded_in_again_lacks_only_its_own_vector(graph, history):
+    model = model_of(graph, relevance=0.7)
+    with torch.no_grad():
+        model.users_UD[2] = 0
+        vectors = model.fold_in_vectors(history([BUYS[2], [0, 0, 0]]))
+        torch.testing.assert_close(vectors[:1], model.encode()[0][2:])
+    assert not vectors[1].any()
 
 
 @pytest.mark.parametrize("name", ["node_dropout", "message_dropout"])

@@ -154,6 +154,16 @@ def test_dropout_is_drawn_from_the_batch_and_for_training_only(graph):
     torch.testing.assert_close(model.encode(), model_of(graph).encode())
 
 
+@pytest.mark.parametrize("matrix", ["plain", "text", "released"])
+def test_a_known_user_folded_in_again_lacks_only_its_own_layer_0(graph, history, matrix):
+    model = model_of(graph, matrix=matrix, graph="union")
+    with torch.no_grad():
+        model.vectors_ND[0] = 0
+        vectors = model.fold_in_vectors(history([UNION[0], [0, 0, 0]]))
+        torch.testing.assert_close(vectors[:1], model.encode()[0][:1], rtol=1e-6, atol=1e-6)
+    assert vectors.isfinite().all()
+
+
 def test_one_behaviour_makes_target_and_union_the_same(drawn):
     graph = drawn(BUYS)
     torch.testing.assert_close(model_of(graph, graph="union").encode(), model_of(graph).encode())

@@ -144,6 +144,12 @@ class MBGCN(TwoTower):
         others_ID = all_ID - self.degrees_RI[behavior, :, None] * items_ID
         return others_ID / self.pairs_RI[behavior, :, None].clamp(min=1)
 
+    def match(self, behavior: int, mean_KD: Tensor, relevant_KD: Tensor) -> tuple[Tensor, Tensor]:
+        """lambda/R y_ut and lambda/R z_ut, (K, D) each, from the means over N_t(u) of q_j and of s_jt."""
+        match_KY = torch.cat([mean_KD, relevant_KD], 1) @ self.match_RYY[behavior]
+        y_KD, z_KD = (self.config.relevance / len(self.behaviors) * match_KY).chunk(2, 1)
+        return y_KD, z_KD
+
     def encode(self) -> tuple[Tensor, Tensor]:
         return self.encode_rows(None, None, None)
 
@@ -160,7 +166,6 @@ class MBGCN(TwoTower):
             users_UD = users_UD * coins(users_UD[:, :1], self.config.node_dropout, generator)
         sizes_RK = (self.sizes_RU if users_K is None else self.sizes_RU[:, users_K]).clamp(min=1)[..., None]
         share_RK = self.shares(users_K)[..., None]
-        scale = self.config.relevance / len(self.behaviors)
         own_KD = _rows(self.users_UD, users_K)
         near_KD = torch.zeros_like(own_KD)
         user_parts, item_parts = [], []
@@ -171,8 +176,7 @@ class MBGCN(TwoTower):
             sent_ID = co_ID if keep_I1 is None else co_ID * keep_I1
             mean_KD = _rows(sums_UD, users_K) / sizes_RK[t]
             relevant_KD = _product(matrix, sent_ID, users_K) / sizes_RK[t] @ self.relevance_RDD[t]
-            match_KY = scale * torch.cat([mean_KD, relevant_KD], 1) @ self.match_RYY[t]
-            y_KD, z_KD = match_KY.chunk(2, 1)
+            y_KD, z_KD = self.match(t, mean_KD, relevant_KD)
             near_KD = near_KD + share_RK[t] * mean_KD
             own_KD = own_KD + y_KD
             user_parts.append(z_KD)
@@ -186,6 +190,18 @@ class MBGCN(TwoTower):
             torch.cat([own_KD, messages[0], *user_parts], 1),
             torch.cat([_rows(self.items_ID, items_K), messages[1], *item_parts], 1),
         )
+
+    def fold_in_vectors(self, history: Edges) -> Tensor:
+        """Vectors (B, Z) of new users with target items alone: p is zero, and the graph stays as it was."""
+        target, device, items_ID = len(self.behaviors) - 1, self.items_ID.device, self.items_ID
+        size_B1 = history.start_U.diff().to(device).clamp(min=1)[:, None]
+        shape = (len(size_B1), self.n_items)
+        own = SparseMatrix(history.user_E, history.item_E, torch.ones(len(history)), shape).to(device)
+        co_ID = self.co_interacted(target, items_ID, spmm(self.pattern(target), items_ID))
+        mean_BD = spmm(own, items_ID) / size_B1
+        y_BD, z_BD = self.match(target, mean_BD, spmm(own, co_ID) / size_B1 @ self.relevance_RDD[target])
+        nothing = [torch.zeros_like(z_BD)] * target
+        return torch.cat([y_BD, mean_BD @ self.weight_DD, *nothing, z_BD], 1)
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         items_BJ = torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)

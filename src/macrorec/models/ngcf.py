@@ -31,11 +31,11 @@ from torch.nn.functional import embedding, leaky_relu, normalize
 
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph
+from macrorec.graph.bipartite import Edges, Graph
 from macrorec.ops.dropout import dropout
 from macrorec.ops.layers import mean_adjacency, normalized_adjacency
 from macrorec.ops.losses import bpr, l2_rows
-from macrorec.ops.spmm import spmm, spmm_rows
+from macrorec.ops.spmm import SparseMatrix, spmm, spmm_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +135,28 @@ class NGCF(TwoTower):
             layers.append(normalize(own_KD))
         last_KD = self.layer(self.config.n_layers - 1, own_KD, spmm_rows(self.adjacency, layer_ND, rows_K))
         layers.append(normalize(dropout(last_KD, share, generator)))
+        return torch.cat(layers, 1)
+
+    def fold_in_vectors(self, history: Edges) -> Tensor:
+        """(7) and (9) for new users, shape (B, Z), over the frozen layers of items; e^(0) is zero.
+
+        An item without users in train counts as if it had one.
+        """
+        device, released = self.vectors_ND.device, self.config.matrix == "released"
+        size_B, degree_I = history.start_U.diff(), self.adjacency.start_M.diff()[self.n_users :].clamp(min=1).cpu()
+        degree_E = size_B[history.user_E] + 1 if released else size_B[history.user_E] * degree_I[history.item_E]
+        value_E = degree_E.float().reciprocal() if released else degree_E.float().rsqrt()
+        own = SparseMatrix(history.user_E, history.item_E, value_E, (len(size_B), self.n_items)).to(device)
+        layer_ND: Tensor = self.vectors_ND
+        new_BD = layer_ND.new_zeros(len(size_B), self.config.dim)
+        layers = [new_BD]
+        for number in range(self.config.n_layers):
+            near_BD = spmm(own, layer_ND[self.n_users :])
+            if released:
+                near_BD = near_BD + new_BD / (size_B[:, None].to(device) + 1)
+            new_BD = self.layer(number, new_BD, near_BD)
+            layers.append(normalize(new_BD))
+            layer_ND = self.layer(number, layer_ND, spmm(self.adjacency, layer_ND))
         return torch.cat(layers, 1)
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
