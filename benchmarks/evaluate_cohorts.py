@@ -42,7 +42,7 @@ def split_of_taobao() -> tuple[Split, str]:
 
 
 def drawn() -> Split:
-    """Events of the same number with a power law over items; each user's held-out purchase is one of its views."""
+    """As many events with a power law over items; held out is an item that the user met, for each fifth user any."""
     rng = np.random.default_rng(0)
     behaviors = (
         Behavior(name="view", role="auxiliary", mask=False),
@@ -54,7 +54,8 @@ def drawn() -> Split:
     kind = np.repeat(np.arange(3, dtype=np.int8), N_EVENTS)
     train = Interactions(*vocabs, (*behaviors, Behavior(name="buy")), user, item, kind)
     own = train.take(np.unique(user, return_index=True)[1])
-    test = replace(own, behavior=np.full_like(own.behavior, train.target))
+    items = np.where(own.user % 5 == 0, rng.integers(N_ITEMS, size=len(own)), own.item).astype(np.int32)
+    test = replace(own, item=items, behavior=np.full_like(own.behavior, train.target))
     return Split(train, train.take(np.zeros(len(train), dtype=bool)), test, protocol={"source": "synthetic"})
 
 

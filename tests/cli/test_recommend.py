@@ -153,3 +153,4 @@ def test_demo_ends_with_recommendations_and_a_bundle(call, tmp_path, monkeypatch
     assert code == 0
     assert "Six models" not in out
     assert "* best of its column" in out
+    assert "re-engagement" not in out  # all purchases of the market were viewed before

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tests.eval.small import BUY, FUNNEL, Table, Vectors, interactions, random_split
 from tests.eval.test_metrics import RANKED, slow
 
+from macrorec.data.audit import audit
 from macrorec.data.log import Behavior, Split
 from macrorec.errors import ConfigError
 from macrorec.eval.compare import compare
-from macrorec.eval.evaluate import evaluate
+from macrorec.eval.evaluate import evaluate, ranking_task
 from macrorec.eval.ranking import EvalConfig
 
 NAMES = tuple(f"{name}@{k}" for name in RANKED for k in (1, 5, 40))
@@ -136,6 +137,15 @@ def test_the_measured_part_and_later_ones_do_not_say_who_had_met_what():
     assert now.metrics["hr@3:re-engagement"] == now.metrics["hr@3"] == was["test"].metrics["hr@3"]
 
 
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_the_audit_counts_the_same_items(part):
+    split = random_split(2)
+    task = ranking_task(split, part, EvalConfig())
+    counted = {finding.name: finding.count for finding in audit(split)}
+    assert counted[f"re-engagement-{part}"] == task.reengaged_E.sum() > 0
+    assert counted[f"unreachable-{part}"] == task.counts["unreachable"] > 0
+
+
 def test_a_refit_has_the_same_cohorts():
     split, model = random_split(), Table(np.random.default_rng(0).standard_normal((40, 30)))
     apart = evaluate(model, split, "test", EvalConfig(metrics=NAMES))
@@ -207,13 +217,15 @@ def test_a_mask_of_every_behaviour_hides_all_re_engagements():
 def test_runs_are_compared_on_the_users_of_a_cohort():
     split, rng = random_split(), np.random.default_rng(0)
     a, b = (
-        evaluate(Table(rng.standard_normal((40, 30))), split, "test", EvalConfig(metrics=("ndcg@10",))).per_user
+        evaluate(Table(rng.standard_normal((40, 30))), split, "test", EvalConfig(metrics=("ndcg@10", "hr@2"))).per_user
         for _ in range(2)
     )
     for found in compare(a, b, n_bootstrap=500):
+        (alone,) = compare(a, b, [found.metric], n_bootstrap=500)
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high), rel=1e-9)
         own = a[found.metric].is_not_null()
         assert found.users == own.sum()
         assert found.a == pytest.approx(a[found.metric].mean(), rel=1e-12)
         assert found.low <= found.difference <= found.high
     names = [found.metric for found in compare(a, b, n_bootstrap=10)]
-    assert names == ["ndcg@10", "ndcg@10:re-engagement", "ndcg@10:discovery"]
+    assert names[:4] == ["ndcg@10", "ndcg@10:re-engagement", "ndcg@10:discovery", "hr@2"]

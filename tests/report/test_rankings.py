@@ -103,3 +103,8 @@ def test_sections_stand_on_the_page_by_data_set(tmp_path: Path):
     first, second = section("shop", RUNS[:2], KNOWN, [COMPARISON]), section("town", [other], [], [])
     assert page == "\n".join([HEAD, first, second])
     assert "| recipe | ndcg@10 | seeds |" in second and "re-engagement" not in second
+
+
+def test_one_cohort_alone_is_all_there_is_and_needs_no_columns():
+    run = {**RUNS[0], "metrics": {"test": {"hr@10": 0.2, "hr@10:re-engagement": 0.2}}}
+    assert "| recipe | hr@10 | seeds | train s | peak MiB |" in section("market", [run], [], [])

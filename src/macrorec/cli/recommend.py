@@ -189,7 +189,7 @@ def _table(results: list[dict[str, Any]], protocol: str) -> list[str]:
     from rich.console import Console
     from rich.table import Table
 
-    columns = list(results[0])
+    columns = [name for name in results[0] if ":" not in name]
     best = {name: max(row[name] for row in results) for name in columns[1:-1]}
     shown = Table(title="One split, one protocol", caption=protocol)
     for name in columns:

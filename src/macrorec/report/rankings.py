@@ -1,7 +1,7 @@
 """How well do models rank? Per data set: metrics, what was published, differences; three ways where items were met.
 
-A run on a log with auxiliary behaviours has metrics of cohorts, such as ``hr@10:discovery``; its first metrics stand in
-three columns each: over all held-out items, re-engagement, discovery.
+A run on a log with auxiliary behaviours has metrics of cohorts, such as ``hr@10:discovery``. Where both cohorts have
+users, the first metrics stand in three columns each: over all held-out items, re-engagement, discovery.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def section(name: str, runs: Sequence[Row], published: Sequence[Row], comparison
     text, groups, metrics = f"## {name}\n\n", by_label(runs), metrics_of(runs)
     if not runs:
         return text + beside(runs, published)
-    if not any(":" in metric for metric in metrics):
-        commands = {row["command"] for row in runs}
-        return text + _plain(groups, metrics) + _protocol(runs) + beside(runs, published) + code(sorted(commands))
     whole = [metric for metric in metrics if ":" not in metric]
+    if len({metric.partition(":")[2] for metric in metrics}) <= len(COHORTS):
+        commands = {row["command"] for row in runs}
+        return text + _plain(groups, whole) + _protocol(runs) + beside(runs, published) + code(sorted(commands))
     text += _said(runs) + _three_ways(groups, whole[:FIRST], published) + _deeper(groups, whole[FIRST:])
     text += _differences(groups, whole[:FIRST], comparisons) + _protocol(runs) + beside(runs, published)
     return text + code(sorted(_commands(groups, comparisons)))
