@@ -335,9 +335,11 @@ def drop_rows(x: Array, rows: Array, drop: Drop) -> None:
 
 @njit(nogil=True, cache=True)
 def kept(entry: int, drop: Drop) -> bool:
-    """Whether the entry stays: MurmurHash3's finaliser, its keys drop[:2], is at least drop[2], of 32 bits."""
-    h = np.uint32(entry) ^ np.uint32(drop[0])
-    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)) ^ np.uint32(drop[1])
-    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-    h = np.uint32(h ^ (h >> np.uint32(16)))
+    """Whether the entry stays by its hash: MurmurHash3's finaliser, twice, with a key before each."""
+    h = np.uint32(entry)
+    for key in drop[:2]:
+        h = np.uint32(h ^ np.uint32(key))
+        h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+        h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+        h = np.uint32(h ^ (h >> np.uint32(16)))
     return bool(h >= np.uint32(drop[2]))

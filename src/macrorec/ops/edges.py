@@ -133,7 +133,7 @@ def propagate(
 def kept(seed: int, n_rows: int, width: int, share: float, device: torch.device | str = "cpu") -> Tensor:
     """Which entries dropout keeps, bool (n_rows, width): a hash of (seed, row, column), uniform over 32 bits.
 
-    The finaliser of MurmurHash3, with the upper half of the 64-bit ``seed`` between its rounds.
+    MurmurHash3's finaliser, twice, with a half of the 64-bit ``seed`` before each.
     """
     return _kept(_drop(seed, share), torch.arange(n_rows, device=device), width)
 
@@ -371,10 +371,13 @@ def _dropped(x_KD: Tensor, rows_K: Tensor, drop: Drop) -> Tensor:
 
 def _kept(drop: Drop, rows_K: Tensor, width: int) -> Tensor:
     bits = 0xFFFFFFFF
-    h = (rows_K[:, None] * width + torch.arange(width, device=rows_K.device)) & bits ^ drop[0]
-    h = (h ^ h >> 16) * 0x85EBCA6B & bits ^ drop[1]
-    h = (h ^ h >> 13) * 0xC2B2AE35 & bits
-    return (h ^ h >> 16) >= drop[2]
+    h = (rows_K[:, None] * width + torch.arange(width, device=rows_K.device)) & bits
+    for key in drop[:2]:
+        h ^= key
+        h = (h ^ h >> 16) * 0x85EBCA6B & bits
+        h = (h ^ h >> 13) * 0xC2B2AE35 & bits
+        h ^= h >> 16
+    return h >= drop[2]
 
 
 def _drop(seed: int, share: float) -> Drop:
