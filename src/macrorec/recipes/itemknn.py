@@ -6,7 +6,7 @@ from macrorec.models.itemknn import MODEL
 from macrorec.recipes import datasets
 from macrorec.run import RunConfig
 
-SPACE = {"model.k": {"low": 5, "high": 500, "log": True}, "model.shrinkage": {"low": 0.0, "high": 100.0}}
+SPACE = {"model.k": {"low": 5, "high": 500, "log": True}, "model.shrinkage": {"low": 0.0, "high": 300.0}}
 
 
 def itemknn_ml_100k_u1() -> RunConfig:
@@ -25,8 +25,8 @@ def itemknn_gowalla() -> RunConfig:
 
 
 def itemknn_taobao() -> RunConfig:
-    """Cosine of items over purchases."""
-    return datasets.taobao(MODEL.Config(k=100))
+    """Cosine of items over purchases; shrinkage, chosen on valid, where few people bought both: HR@10 .045, not .030."""
+    return datasets.taobao(MODEL.Config(k=500, shrinkage=100.0))
 
 
 def itemknn_dblp() -> RunConfig:

@@ -6,7 +6,7 @@ from macrorec.models.userknn import MODEL
 from macrorec.recipes import datasets
 from macrorec.run import RunConfig
 
-SPACE = {"model.k": {"low": 5, "high": 500, "log": True}, "model.shrinkage": {"low": 0.0, "high": 100.0}}
+SPACE = {"model.k": {"low": 5, "high": 500, "log": True}, "model.shrinkage": {"low": 0.0, "high": 300.0}}
 
 
 def userknn_ml_100k_u1() -> RunConfig:
@@ -25,8 +25,8 @@ def userknn_gowalla() -> RunConfig:
 
 
 def userknn_taobao() -> RunConfig:
-    """Cosine of users over purchases."""
-    return datasets.taobao(MODEL.Config(k=100))
+    """Cosine of users over purchases; k and shrinkage were chosen on valid."""
+    return datasets.taobao(MODEL.Config(k=500, shrinkage=100.0))
 
 
 def userknn_dblp() -> RunConfig:
