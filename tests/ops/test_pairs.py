@@ -73,7 +73,7 @@ def test_cuda_equals_cpu():
 
 
 def test_dice_takes_its_running_statistics():
-    mlp, users, items = mlp_of((4, 3), "dice"), rows(3, 1), rows(5, 2)
+    mlp, users, items = mlp_of((4, 3), "dice", dtype=torch.float32), rows(3, 1).float(), rows(5, 2).float()
     with torch.no_grad():
         got = mlp_of_pairs(mlp, users, items)
         expected = mlp(torch.cat([users.repeat_interleave(5, 0), items.repeat(3, 1)], 1)).view(3, 5)

@@ -226,6 +226,18 @@ def test_pointwise_of_every_behavior(true_negatives: bool) -> None:
         assert chisquare(found).pvalue > 0.001
 
 
+@pytest.mark.parametrize("kind", [Pairwise(), Pairwise(by="user"), Pointwise(n=0)], ids=repr)
+def test_edges_of_the_target_alone_unless_asked_for(kind: Any) -> None:
+    graph = graph_of_three()
+    rows = {
+        row
+        for epoch in range(1 if kind == Pointwise(n=0) else 20)
+        for b in sampler(kind, graph, 999, seed=0).epoch(epoch)
+        for row in zip(b.users_B.tolist(), b.items_B.tolist(), strict=True)
+    }
+    assert rows == set(pairs(graph))
+
+
 def test_one_behavior_is_every_behavior() -> None:
     graph = graph_of()
     for one, every in zip(
