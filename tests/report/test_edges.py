@@ -103,3 +103,14 @@ def test_the_page_and_its_plots_show_the_records(finished, monkeypatch, tmp_path
     write_json(tmp_path / "weights" / "ease-shop.json", edges.weighed(finished))
     assert "## Edge weights by behaviour\n\n### ease-shop\n" in markdown(tmp_path)
     assert list(pictures(tmp_path)) == ["weights-ease-shop"]
+
+
+def test_the_plot_shows_shares_so_that_a_behaviour_of_many_edges_looks_like_one_of_few():
+    values = np.linspace(0, 1, 50)
+    borders = bins(values)
+
+    def drawn(own):
+        told = {"behavior": "buy", **spread(own), "histogram": counts(own, borders)}
+        return plots.weights({"behaviors": [told], "bins": borders.tolist()})
+
+    assert drawn(values) == drawn(np.tile(values, 4)) != drawn(values**2)
