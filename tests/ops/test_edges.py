@@ -9,8 +9,9 @@ import torch
 from torch.autograd import gradcheck
 
 from macrorec.graph.bipartite import edges_of
-from macrorec.ops import edges as module
-from macrorec.ops.edges import Adjacency, kept, normalise, propagate, weigh
+from macrorec.ops import edge_loops as module
+from macrorec.ops.adjacency import Adjacency
+from macrorec.ops.edges import kept, normalise, propagate, weigh
 
 PATTERN = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]])  # user 1, item 2: nobody
 

@@ -35,7 +35,8 @@ from torch.nn.functional import embedding
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
-from macrorec.ops.edges import Adjacency, normalise, propagate, weigh
+from macrorec.ops.adjacency import Adjacency
+from macrorec.ops.edges import normalise, propagate, weigh
 from macrorec.ops.losses import bpr, l2_rows
 
 
