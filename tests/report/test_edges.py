@@ -24,6 +24,13 @@ def test_quantiles_of_known_weights():
     assert spread(np.empty(0)) == {"edges": 0, "mean": None, "deviation": None, "quantiles": [None] * 7}
 
 
+def test_a_weight_times_the_user_s_edges_is_one_where_it_says_nothing():
+    weights, sizes = np.array([0.25] * 4 + [0.5, 0.5, 1.0]), np.array([4] * 4 + [2, 2, 1])
+    assert edges.over_even(weights, sizes) == [1.0, 1.0]
+    assert edges.over_even(np.array([0.1, 0.3, 0.6]), np.array([3, 3, 3])) == pytest.approx([0.36, 1.71])
+    assert edges.over_even(np.empty(0), np.empty(0)) == [None, None]
+
+
 def test_narrow_weights_have_even_bins_and_wide_ones_logarithmic():
     even, wide = bins(np.array([0.2, 0.5, 0.6])), bins(np.array([0.0, 1e-9, 1e-3, 1e-3, 1.0]))
     assert (len(even), even[0], even[-1]) == (BINS + 1, 0.2, 0.6)
@@ -68,11 +75,12 @@ def test_a_run_s_weights_make_a_record_a_table_and_a_plot(finished, monkeypatch)
     assert found["command"] == f"macrorec weights runs/{finished.name}"
     assert section([found]) == (
         "### ease-shop\n\n"
-        "| behaviour | edges | mean | deviation | least | 5% | 25% | median | 75% | 95% | largest |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        "| like | 120 | 0.25 | 0 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 |\n"
-        "| buy | 240 | 0.5 | 0.2899 | 0 | 0.05 | 0.25 | 0.5 | 0.75 | 0.95 | 1 |\n\n"
-        "Seed 0.\n\n![edge weights of ease-shop by behaviour](plots/weights-ease-shop.svg)\n\n"
+        "| behaviour | edges | mean | deviation | least | 5% | 25% | median | 75% | 95% | largest | 5% x n "
+        "| 95% x n |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| like | 120 | 0.25 | 0 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 1 | 1 |\n"
+        "| buy | 240 | 0.5 | 0.2899 | 0 | 0.05 | 0.25 | 0.5 | 0.75 | 0.95 | 1 | 0.4 | 7.6 |\n\n"
+        f"Seed 0. {edges.MEANS}\n\n![edge weights of ease-shop by behaviour](plots/weights-ease-shop.svg)\n\n"
         f"```\nmacrorec weights runs/{finished.name}\n```\n"
     )
     svg = plots.weights(found)

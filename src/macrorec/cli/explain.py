@@ -86,7 +86,7 @@ def weights(
     with files.told(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(place, result)
-    answer({**result, "file": str(place)}, json, [*table(edges.rows(result)), "", f"wrote {place}"])
+    answer({**result, "file": str(place)}, json, [*table(edges.rows(result)), "", edges.MEANS, f"wrote {place}"])
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from macrorec.store import Run
 Floats = npt.NDArray[np.float64]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+EVEN = (0.05, 0.95)
 BINS = 40
+MEANS = "n is how many edges the user has by the behaviour: a weight x n of 1 is an even share."
 DECADES = 6
 """A logarithmic histogram reaches so far down from the largest weight; what is less counts in its first bin."""
 WIDE = 20
@@ -35,14 +37,15 @@ def weighed(run: Run) -> dict[str, Any]:
     names = [behavior.name for behavior in found.graph.behaviors]
     values = [own.double().cpu().numpy() for own in weights]
     edges_B = bins(np.concatenate(values))
+    sizes = [edges.start_U.diff()[edges.user_E].numpy() for edges in found.graph.edges]
     return {
         "recipe": recipe,
         "seed": run.config["seed"],
         "run": run.name,
         "model": name,
         "behaviors": [
-            {"behavior": name, **spread(own), "histogram": counts(own, edges_B)}
-            for name, own in zip(names, values, strict=True)
+            {"behavior": name, **spread(own), "over_even": over_even(own, size), "histogram": counts(own, edges_B)}
+            for name, own, size in zip(names, values, sizes, strict=True)
         ],
         "bins": edges_B.tolist(),
         "data": run.provenance["data"]["digest"],
@@ -57,6 +60,17 @@ def spread(values_E: Floats) -> dict[str, Any]:
     quantiles = np.quantile(values_E, QUANTILES).tolist()
     mean, deviation = float(values_E.mean()), float(values_E.std())
     return {"edges": len(values_E), "mean": mean, "deviation": deviation, "quantiles": quantiles}
+
+
+def over_even(values_E: Floats, size_E: npt.NDArray[np.int64]) -> list[float | None]:
+    """The quantiles ``EVEN`` of weight x number of the user's edges by the behaviour: 1 where all of them weigh 1 / n.
+
+    A softmax over a user's edges weighs the few more than the many, whatever was learned; this does not.
+    """
+    if not len(values_E):
+        return [None] * len(EVEN)
+    found: list[float | None] = np.quantile(values_E * size_E, EVEN).tolist()
+    return found
 
 
 def bins(values_E: Floats) -> Floats:
@@ -79,8 +93,13 @@ def counts(values_E: Floats, edges_B: Floats) -> list[int]:
 def rows(result: Row) -> list[list[Any]]:
     """Head and body of a table: a row per behaviour."""
     head = ["behaviour", "edges", "mean", "deviation", *(_called(share) for share in QUANTILES)]
+    head += [f"{_called(share)} x n" for share in EVEN]
     body = [
-        [own["behavior"], own["edges"], *map(_shown, (own["mean"], own["deviation"], *own["quantiles"]))]
+        [
+            own["behavior"],
+            own["edges"],
+            *map(_shown, (own["mean"], own["deviation"], *own["quantiles"], *own["over_even"])),
+        ]
         for own in result["behaviors"]
     ]
     return [head, *body]
@@ -95,7 +114,7 @@ def section(results: Sequence[Row]) -> str:
         texts.append(
             f"### {result['recipe']}\n\n"
             + table(head, cells)
-            + f"\nSeed {result['seed']}.\n\n"
+            + f"\nSeed {result['seed']}. {MEANS}\n\n"
             + picture(plot_name(result), f"edge weights of {result['recipe']} by behaviour")
             + "\n"
             + code([result["command"]])
