@@ -49,25 +49,30 @@ def logits_by_loops(values, u, i):
     return logits
 
 
-def losses_by_loops(values, weights, l2, rows):
-    """sum_r lambda_r of the mean log loss over the rows of behaviour r; l2 / (2 B) of the squared vectors."""
+def losses_by_loops(values, weights, mean, l2, rows):
+    """sum_r lambda_r log loss_r, divided by all rows or by those of r; l2 / (2 B) of the squared vectors."""
     bce = 0.0
     for r, weight in enumerate(weights):
         own = [row for row in rows if row[3] == r]
         for u, i, label, _ in own:
             chance = 1 / (1 + math.exp(-logits_by_loops(values, u, i)[r]))
-            bce -= weight * (label * math.log(chance) + (1 - label) * math.log(1 - chance)) / len(own)
+            bce -= (
+                weight
+                * (label * math.log(chance) + (1 - label) * math.log(1 - chance))
+                / len(own if mean == "behaviors" else rows)
+            )
     squares = sum(x * x for u, i, _, _ in rows for x in values["users_UD"][u] + values["items_ID"][i])
     return {"bce": bce, "l2": l2 * squares / 2 / len(rows)}
 
 
+@pytest.mark.parametrize("mean", ["rows", "behaviors"])
 @pytest.mark.parametrize("weights", [None, (0.5, 0.2, 0.3)])
-def test_losses_and_gradients_equal_the_literal_loss(weights):
-    model = model_of(VIEWS, CARTS, BUYS, l2=0.3, weights=weights)
+def test_losses_and_gradients_equal_the_literal_loss(weights, mean):
+    model = model_of(VIEWS, CARTS, BUYS, l2=0.3, weights=weights, mean=mean)
     terms = model.losses(batch_of(USERS, ITEMS, LABELS, BEHAVIORS))
     values, rows = values_of(model), list(zip(USERS, ITEMS, LABELS, BEHAVIORS, strict=True))
     shares = weights or (1 / 3, 1 / 3, 1 / 3)
-    expected = losses_by_loops(values, shares, 0.3, rows)
+    expected = losses_by_loops(values, shares, mean, 0.3, rows)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
 
     sum(terms.values()).backward()
@@ -79,23 +84,24 @@ def test_losses_and_gradients_equal_the_literal_loss(weights):
                 moved = flat.clone()
                 moved[place] += step
                 own = {**values, name: moved.view(parameter.shape).tolist()}
-                ends.append(sum(losses_by_loops(own, shares, 0.3, rows).values()))
+                ends.append(sum(losses_by_loops(own, shares, mean, 0.3, rows).values()))
             slope = (ends[0] - ends[1]) / 2e-5
             assert parameter.grad.view(-1)[place].item() == pytest.approx(slope, abs=1e-7), (name, place)
 
 
-def test_weights_in_proportion_to_rows_give_the_mean_over_all_rows():
-    model = model_of(VIEWS, CARTS, BUYS, weights=(3 / 7, 0.0, 4 / 7))
-    values = values_of(model)
-    mean = 0.0
+def test_equal_weights_count_every_row_alike_and_so_do_means_weighed_by_rows():
+    batch, mean = batch_of(USERS, ITEMS, LABELS, BEHAVIORS), 0.0
+    model = model_of(VIEWS, CARTS, BUYS)
     for u, i, label, r in zip(USERS, ITEMS, LABELS, BEHAVIORS, strict=True):
-        mean += math.log1p(math.exp((1 - 2 * label) * logits_by_loops(values, u, i)[r])) / 7
-    assert model.losses(batch_of(USERS, ITEMS, LABELS, BEHAVIORS))["bce"].item() == pytest.approx(mean, rel=1e-6)
+        mean += math.log1p(math.exp((1 - 2 * label) * logits_by_loops(values_of(model), u, i)[r])) / 7
+    assert model.losses(batch)["bce"].item() == pytest.approx(mean / 3, rel=1e-6)
+    weighed = model_of(VIEWS, CARTS, BUYS, mean="behaviors", weights=(3 / 7, 0.0, 4 / 7))
+    assert weighed.losses(batch)["bce"].item() == pytest.approx(mean, rel=1e-6)
 
 
 def test_by_hand():
     # p o q = (3, 2): f = 3 - 2 = 1, then 2 * 3 = 6; logits 1 + .5 = 1.5 and 1.5 + 6 - 1 = 6.5; without b, 7.
-    model = model_of(VIEWS, BUYS)
+    model = model_of(VIEWS, BUYS, mean="behaviors")
     with torch.no_grad():
         model.users_UD[0], model.items_ID[1] = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0])
         model.h_RD.copy_(torch.tensor([[1.0, -1.0], [2.0, 0.0]]))

@@ -10,9 +10,9 @@ Gao, He, Gan, Chen, Feng, Li, Chua & Jin, Neural multi-task recommendation from 
 
 The target's logit is <(sum_r h_r) o p, q> and a constant, so that NMTR-GMF can retrieve; scores leave out the constant.
 
-Deviations: logits are handed on, not probabilities. log loss_r is the mean over the rows of behaviour r in the batch,
-not their sum: lambda weighs behaviours, whatever their numbers of edges; lambda in proportion to edges makes it the
-mean over all rows. ``l2`` is ours.
+Deviations: logits are handed on, not probabilities. log loss_r is the sum over the batch's rows of behaviour r, over
+the number of rows of all: with equal lambda every row counts alike, as in the paper. ``mean="behaviors"`` divides by
+the rows of behaviour r alone, so that lambda weighs behaviours whatever their numbers of edges. ``l2`` is ours.
 
 Shape letters: B rows of a batch, U users, I items, R behaviours, D embedding.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class NMTRConfig:
     """D, length of the vectors; the paper has 64, SWGCN's comparison 32."""
     weights: tuple[float, ...] | None = None
     """Lambda of each behaviour, in order, target last; None gives each the same. They must sum to 1."""
+    mean: Literal["rows", "behaviors"] = "rows"
+    """What log loss_r is divided by: the rows of the batch, or those of behaviour r."""
     l2: float = 0.0
     """Lambda of the l2 term: squared, halved, per row of the batch, vectors of the batch only."""
     init_std: float = 0.01
@@ -103,13 +106,16 @@ class NMTR(TwoTower):
         return self.users_UD * self.h_RD.sum(0), self.items_ID
 
     def losses(self, batch: PointBatch) -> dict[str, Tensor]:
-        """bce = sum_r lambda_r 1/B_r sum of log losses of the B_r rows of behaviour r; and the l2 term."""
+        """bce = sum_r lambda_r 1/B sum of log losses over the rows of behaviour r, B as ``mean`` says; and the l2 term."""
         assert batch.behavior_B is not None
         p_BD, q_BD = embedding(batch.users_B, self.users_UD), embedding(batch.items_B, self.items_ID)
         logit_B = self.logits(p_BD, q_BD).gather(1, batch.behavior_B[:, None]).squeeze(1)
         loss_B = binary_cross_entropy_with_logits(logit_B, batch.labels_B, reduction="none")
-        size_R = batch.behavior_B.bincount(minlength=len(self.shares_R)).clamp(min=1)
-        terms = {"bce": loss_B @ (self.shares_R / size_R)[batch.behavior_B]}
+        if self.config.mean == "behaviors":
+            weight_R = self.shares_R / batch.behavior_B.bincount(minlength=len(self.shares_R)).clamp(min=1)
+        else:
+            weight_R = self.shares_R / len(loss_B)
+        terms = {"bce": loss_B @ weight_R[batch.behavior_B]}
         return terms | ({"l2": self.config.l2 * l2_rows(p_BD, q_BD)} if self.config.l2 else {})
 
 

@@ -8,6 +8,7 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
+    "model.mean": ["rows", "behaviors"],
     "model.l2": {"low": 1e-6, "high": 1e-1, "log": True},
     "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
 }
@@ -15,5 +16,5 @@ SPACE = {
 
 def nmtr_taobao() -> RunConfig:
     """HR@10 .0195, NDCG@10 .0086 as published beside MB-CGCN."""
-    train = TrainConfig(epochs=200, batch_size=2048, lr=1e-3, monitor="hr@10", patience=10, validate_every=1)
+    train = TrainConfig(epochs=200, batch_size=2048, lr=3e-3, monitor="hr@10", patience=10, validate_every=1)
     return datasets.taobao(MODEL.Config(), train)
