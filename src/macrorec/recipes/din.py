@@ -39,7 +39,7 @@ def din_ml_100k_stream() -> RunConfig:
 def din_amazon_ctr() -> RunConfig:
     """Amazon, as the paper splits and counts it."""
     return datasets.ctr_amazon(
-        MODEL.Config(dim=10, fields="history", dropout=0.3), replace(TRAIN, lr=0.0017, weight_decay=0.0096)
+        MODEL.Config(dim=20, fields="volumes", dropout=0.48), replace(TRAIN, lr=0.0048, weight_decay=0.0078)
     )
 
 

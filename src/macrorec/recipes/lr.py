@@ -50,5 +50,5 @@ def lr_yelp_ctr() -> RunConfig:
 def lr_yelp_stream() -> RunConfig:
     """Yelp as a stream: the same test rows, as a live server would have met them."""
     return datasets.stream(
-        datasets.ctr_yelp(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.0078, weight_decay=0.00015))
+        datasets.ctr_yelp(MODEL.Config(fields="volumes"), replace(TRAIN, lr=0.0061, weight_decay=0.00022))
     )

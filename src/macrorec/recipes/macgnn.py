@@ -52,8 +52,8 @@ def macgnn_ml_100k_stream() -> RunConfig:
 def macgnn_amazon_ctr() -> RunConfig:
     """Amazon, as the paper splits and counts it."""
     return datasets.ctr_amazon(
-        MODEL.Config(volumes=True, normalise=True, bias=True, dim=5, tau=1.8, dropout=0.49),
-        replace(TRAIN, lr=0.0031, weight_decay=2e-05),
+        MODEL.Config(volumes=True, normalise=True, bias=True, dim=5, tau=0.84, dropout=0.068),
+        replace(TRAIN, lr=0.0013, weight_decay=0.00023),
     )
 
 

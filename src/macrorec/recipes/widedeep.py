@@ -39,7 +39,7 @@ def widedeep_ml_100k_stream() -> RunConfig:
 def widedeep_amazon_ctr() -> RunConfig:
     """Amazon, as the paper splits and counts it."""
     return datasets.ctr_amazon(
-        MODEL.Config(dim=20, fields="volumes", dropout=0.048), replace(TRAIN, lr=0.028, weight_decay=7.5e-05)
+        MODEL.Config(dim=10, fields="history", dropout=0.32), replace(TRAIN, lr=0.0044, weight_decay=0.0037)
     )
 
 
