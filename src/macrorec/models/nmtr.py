@@ -106,7 +106,7 @@ class NMTR(TwoTower):
         return self.users_UD * self.h_RD.sum(0), self.items_ID
 
     def losses(self, batch: PointBatch) -> dict[str, Tensor]:
-        """bce = sum_r lambda_r 1/B sum of log losses over the rows of behaviour r, B as ``mean`` says; and the l2 term."""
+        """bce = sum_r lambda_r 1/B sum of log losses over the rows of behaviour r, B as ``mean`` says; and l2."""
         assert batch.behavior_B is not None
         p_BD, q_BD = embedding(batch.users_B, self.users_UD), embedding(batch.items_B, self.items_ID)
         logit_B = self.logits(p_BD, q_BD).gather(1, batch.behavior_B[:, None]).squeeze(1)
