@@ -8,10 +8,12 @@ from macrorec.run import RunConfig
 
 RANKED = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
 CLICKED = tuple(f"{data}-{kind}" for data in ("amazon", "ml-100k", "yelp") for kind in ("ctr", "stream"))
-SEVERAL_BEHAVIORS = {"cascadingrank", "ghcf", "mbgcn", "ncf", "ngcf", "nmtr", "retarget", "swgcn"}
+SEVERAL_BEHAVIORS = {"cascadingrank", "evidence", "ghcf", "mbgcn", "ncf", "ngcf", "nmtr", "retarget", "swgcn"}
 """Models of several behaviours: their one data set of the six is Taobao."""
 VARIANTS = {
     "cascadingrank-taobao-extra",
+    "evidence-market",
+    "evidence-taobao-extra",
     "lightgcn-mb-taobao",
     "ncf-gmf-taobao",
     "ncf-mlp-taobao",

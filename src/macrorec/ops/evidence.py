@@ -1,0 +1,140 @@
+"""What speaks for a pair of user and item? The pair's own edges, and what like edges led to before.
+
+Counts never see the pair that they speak for: the user's own edges of the item are left out of the item's counts, and
+so is a purchase that is held out, wherever it would have been counted. So a pair that was bought looks as it did
+before it was, and a table of train pairs is what a table of tomorrow's pairs will be.
+
+Shape letters: B users, U all users, I items, R behaviours (target last), C pairs, F columns, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from macrorec.graph.bipartite import Edges, Graph
+from macrorec.ops.gather import in_blocks, view
+from macrorec.ops.linear import cosine_neighbors
+
+Array = npt.NDArray[Any]
+
+KINDS = {
+    "edge": "1 if the user has met the item by this behaviour",
+    "rate": "ln of the share of the item's other users by this behaviour who bought it, relative to the mean share",
+    "degree": "ln(1 + other users who met the item by this behaviour)",
+    "habit": "share of the user's purchases that they had met by this behaviour",
+    "choice": "ln(1 + items met by this behaviour and not bought)",
+    "led": "root of the sum, over the user's items j of this behaviour, of cos(users who met j, buyers of the item)",
+    "alike": "cosine of the item's users with those of the user's other items of this behaviour: mean and largest",
+    "alike-bought": "the same with the items that the user bought: sum and largest",
+    "bought": "ln(1 + buyers of the item)",
+    "purchases": "ln(1 + items that the user bought)",
+    "together": "cosine of the item's buyers with those of the user's purchases: root of the sum, and largest",
+}
+"""What the columns of a table are; the last three for the target behaviour, the others for each auxiliary one."""
+
+_PER_AUXILIARY = ("edge", "rate", "degree", "habit", "choice", "led", "alike", "alike", "alike-bought", "alike-bought")
+_OF_TARGET = ("bought", "purchases", "together", "together")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The items of each user by each behaviour, target last: users start_RU[r, u] : start_RU[r, u + 1] of item_E."""
+
+    start_RU: Array
+    item_E: Array
+
+    @classmethod
+    def of(cls, edges: tuple[Edges, ...]) -> Rows:
+        """Those of all users."""
+        first = np.cumsum([0, *map(len, edges[:-1])])
+        start_RU = np.stack([view(e.start_U) + at for e, at in zip(edges, first, strict=True)])
+        return cls(start_RU, np.concatenate([view(e.item_E) for e in edges]).astype(np.int32))
+
+    @classmethod
+    def of_target(cls, edges: Edges, n_behaviors: int) -> Rows:
+        """Those of users of whom only their target edges are known."""
+        start_RU = np.zeros((n_behaviors, len(edges.start_U)), np.int64)
+        start_RU[-1] = view(edges.start_U)
+        return cls(start_RU, view(edges.item_E).astype(np.int32))
+
+
+class Evidence:
+    """Item statistics of a graph, from which tables of pairs are made."""
+
+    def __init__(self, graph: Graph, *, prior: float, shrinkage: float, n_neighbors: int) -> None:
+        """``prior`` counts beside the users of an item, ``shrinkage`` in the denominators of cosines.
+
+        Of the similarities within an auxiliary behaviour the ``n_neighbors`` largest of each item count.
+        """
+        self.prior, self.shrinkage = prior, shrinkage
+        self.kinds = _PER_AUXILIARY * (len(graph.edges) - 1) + _OF_TARGET
+        n_items = graph.n_items
+        patterns = [edges.csr(n_items) for edges in graph.edges]
+        target, auxiliary = patterns[-1], patterns[:-1]
+        self.degree = np.stack([np.bincount(m.indices, minlength=n_items) for m in patterns]).astype(np.float64)
+        both = [np.bincount(m.multiply(target).tocsr().indices, minlength=n_items) for m in auxiliary]
+        self.both = np.array(both, np.float64).reshape(len(auxiliary), n_items)
+        self.mean = (self.both.sum(1) + 1) / (self.degree[:-1].sum(1) + 10)
+        buyers = self.both + prior * self.mean[:, None]
+        rate = np.log(buyers / (self.degree[:-1] + prior) / self.mean[:, None])
+        columns = [column for pair in zip(rate, np.log1p(self.degree[:-1]), strict=True) for column in pair]
+        self.fixed = np.stack([*columns, np.log1p(self.degree[-1])], 1).astype(np.float32)
+        led = [_led(m, target, self.degree[r], self.degree[-1], shrinkage) for r, m in enumerate(patterns)]
+        first = np.cumsum([0, *(len(values) for _, _, _, values in led[:-1])])
+        self.led_start = np.stack([start + at for (start, *_), at in zip(led, first, strict=True)])
+        self.led_item, self.led_count, self.led_value = (np.concatenate([part[n] for part in led]) for n in (1, 2, 3))
+        k = min(n_neighbors, n_items)
+        self.near_item = np.zeros((len(auxiliary), n_items, k), np.int32)
+        self.near_value = np.zeros((len(auxiliary), n_items, k), np.float32)
+        for r, pattern in enumerate(auxiliary):
+            columns_of = pattern.T.tocsr()
+            item_IK, value_IK = cosine_neighbors(columns_of, columns_of, k, shrinkage, same=True)
+            self.near_item[r], self.near_value[r] = view(item_IK), view(value_IK)
+
+    @staticmethod
+    def n_bytes(graph: Graph, n_neighbors: int) -> int:
+        """An upper bound of what an instance holds."""
+        degrees = [view(edges.start_U.diff()) for edges in graph.edges]
+        pairs = sum(int(degree @ degrees[-1]) for degree in degrees)
+        return 12 * pairs + graph.n_items * (8 * n_neighbors + 60) * len(graph.edges) + 8 * sum(map(len, graph.edges))
+
+    def table(self, rows: Rows, users_B: Tensor, held_B: Tensor, start_B: Tensor, items_C: Tensor) -> Tensor:
+        """Columns (C, F), float32, of the pairs of user users_B[b] with items_C[start_B[b] : start_B[b + 1]].
+
+        ``held_B`` is a purchase of each user that is taken as not yet made; -1 for none. All on the CPU.
+        """
+        from macrorec.ops import evidence_kernels
+
+        collect: Callable[..., None] = evidence_kernels.collect
+        out = np.empty((len(items_C), len(self.kinds)), np.float32)
+        given = [view(tensor) for tensor in (users_B, held_B, start_B, items_C)]
+        counts = (self.degree, self.both, self.mean, self.fixed)
+        led = (self.led_start, self.led_item, self.led_count, self.led_value)
+        near = (self.near_item, self.near_value)
+
+        def block(lo: int, hi: int) -> None:
+            collect(*given, rows.start_RU, rows.item_E, *counts, *led, *near, self.prior, self.shrinkage, out, lo, hi)
+
+        in_blocks(block, given[2] + 2000 * np.arange(len(given[2])), 40)
+        return torch.from_numpy(out)
+
+
+def _led(
+    met: sp.csr_matrix, bought: sp.csr_matrix, degree_I: Array, buyers_I: Array, shrinkage: float
+) -> tuple[Array, Array, Array, Array]:
+    """Per item j the items i != j: users who met j and bought i, and their cosine; row pointers, i, counts, cosines."""
+    product = (met.T @ bought).tocsr()
+    product.setdiag(0)
+    product.eliminate_zeros()
+    product.sort_indices()
+    j = np.repeat(np.arange(len(degree_I)), np.diff(product.indptr))
+    value = product.data / (np.sqrt(degree_I[j] * buyers_I[product.indices]) + shrinkage)
+    return product.indptr.astype(np.int64), product.indices.astype(np.int32), product.data, value.astype(np.float32)
