@@ -176,7 +176,7 @@ VARIANTS = [
 
 
 def test_one_edge_by_hand():
-    # Its weight is 1, both degrees are 1 + 1, so a layer is the mean of the two, and the next the same. Softmax over one
+    # Its weight is 1, both degrees are 1 + 1: a layer is the mean of the two, and the next the same. Softmax over one
     # behaviour is 1, so E* = E + E W_v.
     model = model_of([[1]])
     assert torch.equal(model.edge_weights()[0], torch.ones(1))
