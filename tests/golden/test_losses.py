@@ -26,7 +26,9 @@ from macrorec.models.lightgcn import LightGCN, LightGCNConfig
 from macrorec.models.lr import LR, LRConfig
 from macrorec.models.macgnn import MacGNN, MacGNNConfig
 from macrorec.models.mbgcn import MBGCN, MBGCNConfig
+from macrorec.models.ncf import NCF, NCFConfig
 from macrorec.models.ngcf import NGCF, NGCFConfig
+from macrorec.models.nmtr import NMTR, NMTRConfig
 from macrorec.models.widedeep import WideDeep, WideDeepConfig
 from macrorec.train.trainer import TrainConfig, train
 
@@ -57,6 +59,10 @@ CASES: dict[str, tuple[Any, Any]] = {
     "ngcf": (NGCF, NGCFConfig(dim=8)),
     "ngcf, released matrix, two layers": (NGCF, NGCFConfig(dim=8, n_layers=2, matrix="released", init_std=0.1)),
     "mbgcn": (MBGCN, MBGCNConfig(dim=8)),
+    "ncf, gmf": (NCF, NCFConfig(kind="gmf", dim=8)),
+    "ncf, mlp, dropout": (NCF, NCFConfig(kind="mlp", dim=8, dropout=0.3)),
+    "ncf, neumf": (NCF, NCFConfig(dim=8, l2=0.01)),
+    "nmtr": (NMTR, NMTRConfig(dim=8)),
     "macgnn": (MacGNN, MacGNNConfig()),
     "macgnn, released": (MacGNN, MacGNNConfig(attention="released")),
     "macgnn, without empty groups, dropout": (MacGNN, MacGNNConfig(mask_empty=True, dropout=0.3)),
