@@ -20,6 +20,7 @@ VARIANTS = {
     "ncf-neumf-taobao",
     "ngcf-mb-taobao",
     "ngcf-ob-taobao",
+    "retarget-sets-taobao",
     "retarget-taobao-extra",
     "swgcn-market",
     "swgcn-t-taobao",

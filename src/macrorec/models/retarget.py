@@ -109,7 +109,7 @@ class Retarget(Model):
         return (bought_K[of_Q] + self.config.b * mean_Q) / (met_K[of_Q] + self.config.b)
 
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
-        self.refresh(graph)
+        """There is nothing to fit."""
 
     def score_all(self, users_B: Tensor) -> Tensor:
         start_B, items_E = take_rows(self.start_U, self.item_E, users_B)

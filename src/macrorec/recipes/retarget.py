@@ -19,6 +19,11 @@ def retarget_taobao() -> RunConfig:
     return datasets.taobao(MODEL.Config())
 
 
+def retarget_sets_taobao() -> RunConfig:
+    """With a rate per item and set of behaviours, and b as validation prefers it."""
+    return datasets.taobao(MODEL.Config(rates="sets", b=40.0))
+
+
 def retarget_taobao_extra() -> RunConfig:
     """The same with one more view and cart per user."""
     return datasets.taobao(MODEL.Config(), extra=True)
