@@ -58,6 +58,17 @@ def test_a_trial_is_the_mean_over_the_seeds_that_are_asked_for(log: Path, tmp_pa
     assert result["best"]["value"] == max(trial["value"] for trial in result["trials"])
 
 
+def test_choices_may_be_lists(log: Path, tmp_path: Path) -> None:
+    settings = config(log, "retarget")
+    space = {"model.behaviors": [["nothing"], []], "model.a": [0.5, 1.0]}
+    result = tune(settings, space, name="tiny", trials=4, root=tmp_path)
+    first, *others = (trial["settings"]["model.behaviors"] for trial in result["trials"])
+    assert first == [], "the first trial is the configuration itself"
+    assert ["nothing"] in others
+    wrong = [trial for trial in result["trials"] if trial["settings"]["model.behaviors"]]
+    assert all("'nothing' is no auxiliary behaviour" in trial["failed"] for trial in wrong)
+
+
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
 def test_seeds_of_a_search_are_different_numbers(log: Path, tmp_path: Path, seeds: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="different numbers"):

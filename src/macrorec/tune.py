@@ -170,8 +170,17 @@ def _study(seed: int, start: Mapping[str, Any], space: Space) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     if all(_inside(start[key], wanted) for key, wanted in space.items()):
-        study.enqueue_trial(dict(start))
+        study.enqueue_trial({key: _known(start[key], wanted) for key, wanted in space.items()})
     return study
+
+
+def _known(value: Any, wanted: Any) -> Any:
+    """What stands for ``value`` in a study: itself, or its place among choices that are lists, unknown to Optuna."""
+    return wanted.index(value) if _of_lists(wanted) else value
+
+
+def _of_lists(wanted: Any) -> bool:
+    return isinstance(wanted, list) and any(isinstance(choice, list) for choice in wanted)
 
 
 def _inside(value: Any, wanted: Any) -> bool:
@@ -182,6 +191,8 @@ def _inside(value: Any, wanted: Any) -> bool:
 
 def _suggest(trial: Any, key: str, wanted: Any) -> Any:
     if not isinstance(wanted, Mapping):
+        if _of_lists(wanted):
+            return wanted[trial.suggest_categorical(key, range(len(wanted)))]
         return trial.suggest_categorical(key, wanted)
     low, high, log = wanted["low"], wanted["high"], bool(wanted.get("log"))
     integers = isinstance(low, int) and isinstance(high, int)

@@ -8,6 +8,7 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
+    "model.coefficients": [[1 / 6, 4 / 6, 1 / 6], [1 / 6, 1 / 6, 4 / 6], [1 / 3, 1 / 3, 1 / 3]],
     "model.negative_weight": {"low": 0.01, "high": 0.5, "log": True},
     "model.l2": {"low": 1e-4, "high": 1.0, "log": True},
     "model.dropout": [0.0, 0.2, 0.5],
