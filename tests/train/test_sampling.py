@@ -275,8 +275,12 @@ def test_user_rows_hold_every_active_user_once() -> None:
 
 def test_user_rows_of_every_behavior_hold_each_user_of_any_once() -> None:
     graph = graph_of_three()
+    late = graph.target.user_E >= 3
+    bought = edges_of(graph.target.user_E[late].numpy(), graph.target.item_E[late].numpy(), 20, 12)
+    graph = replace(graph, edges=(*graph.edges[:-1], bought))
     missing = [edges.start_U.diff() == 0 for edges in graph.edges]
     assert (missing[1] & ~missing[0]).any(), "some have viewed, and not carted"
+    assert (missing[2] & ~missing[0]).any(), "some have viewed, and not bought"
     found: list[dict[int, list[int]]] = [{}, {}, {}]
     for b in sampler(UserRows(every_behavior=True), graph, 7, seed=1).epoch(2):
         assert len(b.rows) == 3 and b.rows[-1][0] is b.start_B and b.rows[-1][1] is b.items_E
