@@ -22,6 +22,7 @@ from macrorec.models.bpr import BPR, BPRConfig
 from macrorec.models.deepfm import DeepFM, DeepFMConfig
 from macrorec.models.din import DIN, DINConfig
 from macrorec.models.fm import FM, FMConfig
+from macrorec.models.ghcf import GHCF, GHCFConfig
 from macrorec.models.lightgcn import LightGCN, LightGCNConfig
 from macrorec.models.lr import LR, LRConfig
 from macrorec.models.macgnn import MacGNN, MacGNNConfig
@@ -58,6 +59,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "lightgcn, one layer, edges": (LightGCN, LightGCNConfig(dim=8, n_layers=1, draw="edge")),
     "ngcf": (NGCF, NGCFConfig(dim=8)),
     "ngcf, released matrix, two layers": (NGCF, NGCFConfig(dim=8, n_layers=2, matrix="released", init_std=0.1)),
+    "ghcf": (GHCF, GHCFConfig(dim=8, negative_weight=0.3)),
     "mbgcn": (MBGCN, MBGCNConfig(dim=8)),
     "ncf, gmf": (NCF, NCFConfig(kind="gmf", dim=8)),
     "ncf, mlp, dropout": (NCF, NCFConfig(kind="mlp", dim=8, dropout=0.3)),
