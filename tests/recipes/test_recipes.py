@@ -23,6 +23,7 @@ VARIANTS = {
     "retarget-sets-taobao",
     "retarget-taobao-extra",
     "swgcn-market",
+    "swgcn-printed-taobao",
     "swgcn-t-taobao",
 }
 """Recipes beside the one per model and data set."""
