@@ -27,6 +27,7 @@ def model_of(graph, **settings):
 
 def network_by_loops(model, x):
     """(2): ReLU after each hidden layer, none after the last."""
+    x = [(v - m) * s for v, m, s in zip(x, model.centre_F.tolist(), model.scale_F.tolist(), strict=True)]
     layers = [(layer.weight.tolist(), layer.bias.tolist()) for layer in model.network.layers]
     for number, (weight, bias) in enumerate(layers):
         x = [b + sum(w * value for w, value in zip(row, x, strict=True)) for row, b in zip(weight, bias, strict=True)]
@@ -100,14 +101,26 @@ def test_a_new_view_counts_at_once():
     assert model.item_E[slice(*start)].tolist() == [2, 4], "own items of user 1"
 
 
+def test_columns_are_standardised_over_the_pairs_of_train():
+    model = model_of(graph_of(VIEW, BUY))
+    pairs = [(u, i) for u in range(3) for i in range(5) if VIEW[u][i] or BUY[u][i]]
+    tables = [model.table(*(torch.tensor(x) for x in ([u], [-1], [0, 1], [i])))[0].tolist() for u, i in pairs]
+    for column, values in enumerate(zip(*tables, strict=True)):
+        mean = sum(values) / len(values)
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in values) / len(values))
+        assert model.centre_F[column].item() == pytest.approx(mean, abs=1e-6)
+        assert model.scale_F[column].item() == pytest.approx(1 / deviation if deviation > 1e-4 else 1, rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["edge", "rate", "together"])
-def test_evidence_left_out_is_zero(kind):
+def test_evidence_left_out_has_no_say(kind):
     model = model_of(graph_of(VIEW, BUY), without=(kind,))
-    ask = (torch.arange(3), torch.full((3,), -1), torch.arange(4) * 5, torch.arange(5).repeat(3))
-    table = model.table(*ask)
     gone = torch.tensor([name == kind for name in model.evidence.kinds])
-    assert not table[:, gone].any()
-    torch.testing.assert_close(table[:, ~gone], model_of(graph_of(VIEW, BUY)).table(*ask)[:, ~gone])
+    x_CF = torch.randn(7, len(gone), generator=torch.Generator().manual_seed(0))
+    changed = torch.where(gone, 9.0, x_CF)
+    with torch.no_grad():
+        torch.testing.assert_close(model.network_of(changed), model.network_of(x_CF))
+        assert not torch.allclose(model.network_of(torch.where(gone, x_CF, 9.0)), model.network_of(x_CF))
 
 
 def test_learning_finds_the_item_that_was_viewed():

@@ -56,6 +56,7 @@ def columns_by_loops(drawings, u, i, held):
             (known + 1) / (n_bought + 2),
             math.log1p(len(own) - known),
             math.sqrt(sum(cosine(column[r, j], buyers[i], SHRINKAGE) for j in rest)),
+            max((cosine(column[r, j], buyers[i], SHRINKAGE) for j in rest), default=0),
             sum(near[j] for j in rest) / max(len(rest), 1),
             max((near[j] for j in rest), default=0),
             sum(near[j] for j in mine),
@@ -114,7 +115,10 @@ def test_by_hand():
         "degree": [math.log(2)],
         "habit": [2 / 3],  # its one purchase had been viewed
         "choice": [math.log(2)],  # item 0
-        "led": [math.sqrt(1 / (math.sqrt(2) + 1))],  # item 1, two viewers, of whom one is the buyer of item 0
+        "led": [
+            math.sqrt(1 / (math.sqrt(2) + 1)),
+            1 / (math.sqrt(2) + 1),
+        ],  # item 1, two viewers, of whom one is the buyer of item 0
         "alike": [2 / 3, 2 / 3],
         "alike-bought": [2 / 3, 2 / 3],
         "bought": [math.log(2)],

@@ -9,7 +9,7 @@ say), and one small network learns what that is worth, for items met before and 
 | equation                                                                     | here                              |
 |------------------------------------------------------------------------------|-----------------------------------|
 | (1) x_ui = evidence of the pair, without the purchase that is asked for       | ``table``                         |
-| (2) s_ui = MLP(x_ui)                                                          | ``score``                         |
+| (2) s_ui = MLP((x_ui - m) / d), m and d of the pairs that train knows          | ``network_of``                    |
 | (3) P(u buys p next) = exp(s_up) / sum over all i not bought of exp(s_ui)     | ``losses``: mean of -ln P         |
 
 For each purchase p in train, p is taken back, and (3) asks which of the items not bought it was. Its sum runs over the
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from macrorec.api import Model, PairBatch, Pairwise, take_rows
 from macrorec.errors import ConfigError
@@ -36,15 +37,17 @@ from macrorec.ops.evidence import KINDS, Evidence, Rows
 from macrorec.ops.mlp import MLP, n_weights
 
 _PAIRS_AT_ONCE = 1 << 17  # whose evidence is held while many are scored
+_USERS_AT_ONCE = 1 << 10  # whose pairs are held while means are taken
+_CONSTANT = 1e-4  # the deviation of a column below which it counts as constant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvidenceConfig:
     """Chosen on validation: there is no paper."""
 
-    hidden: tuple[int, ...] = (32, 16)
+    hidden: tuple[int, ...] = (64, 32)
     """Widths of the hidden layers of (2)."""
-    n_sampled: int = 64
+    n_sampled: int = 256
     """N, items drawn per purchase to stand for those that the user has not met."""
     prior: float = 10.0
     """Users at the mean rate that count beside an item's own, in its rates."""
@@ -70,16 +73,19 @@ class EvidenceModel(Model):
     start_U: Tensor
     item_E: Tensor
     n_known_U: Tensor
-    kept_F: Tensor
+    centre_F: Tensor
+    scale_F: Tensor
 
     def __init__(self, config: EvidenceConfig, graph: Graph) -> None:
         super().__init__(config, graph)
         self.batches = Pairwise(n=config.n_sampled, true_negatives=True)
         self.evidence = Evidence(graph, prior=config.prior, shrinkage=config.shrinkage, n_neighbors=config.n_neighbors)
         kinds = self.evidence.kinds
-        self.register_buffer("kept_F", torch.tensor([kind not in config.without for kind in kinds]), persistent=False)
         self.network = MLP(len(kinds), config.hidden, "relu")
+        self.register_buffer("centre_F", torch.zeros(len(kinds)), persistent=False)
+        self.register_buffer("scale_F", torch.ones(len(kinds)), persistent=False)
         self.refresh(graph)
+        self.standardise(graph)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Matrices: Xavier, uniform; biases: 0."""
@@ -87,7 +93,7 @@ class EvidenceModel(Model):
 
     @classmethod
     def memory(cls, config: EvidenceConfig, graph: Graph) -> int:
-        n_columns = 10 * len(graph.edges)
+        n_columns = 11 * len(graph.edges)
         pairs = 4 * _PAIRS_AT_ONCE * (n_columns + 2 * sum(config.hidden))
         weights = 16 * n_weights(n_columns, config.hidden)
         edges = 24 * sum(map(len, graph.edges)) + 32 * graph.n_nodes
@@ -104,14 +110,37 @@ class EvidenceModel(Model):
         torch.cumsum(torch.bincount(open_Q // n, minlength=graph.n_users), 0, out=start_U[1:])
         known_U = torch.bincount(met_Q // n, minlength=graph.n_users)
         for name, value in {"start_U": start_U, "item_E": open_Q % n, "n_known_U": known_U}.items():
-            self.register_buffer(name, value.to(self.kept_F.device), persistent=False)
+            self.register_buffer(name, value.to(self.scale_F.device), persistent=False)
+
+    def standardise(self, graph: Graph) -> None:
+        """m and d of (2): mean and deviation over all pairs with an edge of any behaviour."""
+        n, kinds = max(graph.n_items, 1), self.evidence.kinds
+        pair_Q = torch.unique(torch.cat([edges.user_E * n + edges.item_E for edges in graph.edges]))
+        start_U = torch.cat([pair_Q.new_zeros(1), torch.bincount(pair_Q // n, minlength=graph.n_users).cumsum(0)])
+        total_F, square_F = torch.zeros(2, len(kinds), dtype=torch.float64)
+        for some_U in torch.split(torch.arange(graph.n_users), _USERS_AT_ONCE):
+            begin, end = int(start_U[some_U[0]]), int(start_U[some_U[-1] + 1])
+            starts = start_U[int(some_U[0]) : int(some_U[-1]) + 2] - begin
+            x_QF = self.table(some_U, torch.full_like(some_U, -1), starts, pair_Q[begin:end] % n).double()
+            total_F, square_F = total_F + x_QF.sum(0), square_F + x_QF.square().sum(0)
+        mean_F = total_F / max(len(pair_Q), 1)
+        deviation_F = (square_F / max(len(pair_Q), 1) - mean_F.square()).clamp(min=0).sqrt()
+        kept_F = torch.tensor([kind not in self.config.without for kind in kinds])
+        self.centre_F = mean_F.float()
+        self.scale_F = (kept_F / torch.where(deviation_F > _CONSTANT, deviation_F, 1)).float()
 
     def table(
         self, users_B: Tensor, held_B: Tensor, start_B: Tensor, items_C: Tensor, rows: Rows | None = None
     ) -> Tensor:
         """(1): evidence (C, F) of each user with items_C[start_B[b] : start_B[b + 1]], purchase ``held_B`` undone."""
         given = (tensor.cpu() for tensor in (users_B, held_B, start_B, items_C))
-        return self.evidence.table(rows or self.rows, *given).to(items_C.device) * self.kept_F
+        return self.evidence.table(rows or self.rows, *given).to(items_C.device)
+
+    def network_of(self, x_CF: Tensor) -> Tensor:
+        """(2): the score of each pair, (C,). Evidence left out has the scale 0."""
+        weight_HF, bias_H = (self.network.layers[0].get_parameter(name) for name in ("weight", "bias"))
+        weight_HF = weight_HF * self.scale_F
+        return self.network.after_first(linear(x_CF, weight_HF, bias_H - weight_HF @ self.centre_F))
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """(3), with each user's own items in full and the drawn ones scaled up to all that they stand for."""
@@ -130,44 +159,45 @@ class EvidenceModel(Model):
         order_C = torch.argsort(user_C, stable=True)
         start_B = torch.cat([start_B.new_zeros(1), torch.bincount(user_C, minlength=len(users_B)).cumsum(0)])
         x_CF = self.table(users_B, held_B, start_B, item_C[order_C])
-        score_C = self.network(x_CF)
+        score_C = self.network_of(x_CF)
         total_B = _log_sum_exp(score_C + weight_C[order_C], user_C[order_C], len(users_B))
         return {"choice": (total_B - score_C[start_B[:-1]]).mean()}
 
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
-        distinct_B, row_B = torch.unique(users_B, return_inverse=True)
-        order_B = torch.argsort(row_B, stable=True)
-        sizes = torch.bincount(row_B, minlength=len(distinct_B))
+        """(2) of pairs, sorted by user: what the user's edges say is collected once per user."""
+        distinct_U, row_B = torch.unique(users_B, return_inverse=True)
         scores_B = torch.empty(len(users_B), device=users_B.device)
-        scores_B[order_B] = self._scores(distinct_B, sizes, items_B[order_B])
+        for some_C in torch.split(torch.argsort(row_B, stable=True), _PAIRS_AT_ONCE) if len(users_B) else ():
+            begin, end = (int(row_B[some_C[n]]) for n in (0, -1))
+            size_U = torch.bincount(row_B[some_C] - begin, minlength=end - begin + 1)
+            start_U = torch.cat([size_U.new_zeros(1), size_U.cumsum(0)])
+            some_U = distinct_U[begin : end + 1]
+            x_CF = self.table(some_U, torch.full_like(some_U, -1), start_U, items_B[some_C])
+            scores_B[some_C] = self.network_of(x_CF)
         return scores_B
 
     def score_all(self, users_B: Tensor) -> Tensor:
-        items_I = torch.arange(self.n_items, device=users_B.device)
-        return self.score_some(users_B, items_I)
+        return self.score_some(users_B, torch.arange(self.n_items, device=users_B.device))
 
     def score_some(self, users_B: Tensor, items_C: Tensor) -> Tensor:
-        sizes_B = torch.full_like(users_B, len(items_C))
-        return self._scores(users_B, sizes_B, items_C.repeat(len(users_B))).view(len(users_B), len(items_C))
+        return self._block(users_B, items_C, self.rows)
 
     def fold_in(self, history: Edges) -> Tensor:
         """The same for new users, who come with what they bought."""
-        users_B = torch.arange(len(history.start_U) - 1, device=self.kept_F.device)
-        items_C = torch.arange(self.n_items, device=self.kept_F.device).repeat(len(users_B))
+        users_B = torch.arange(len(history.start_U) - 1, device=self.scale_F.device)
         rows = Rows.of_target(history, len(self.rows.start_RU))
-        return self._scores(users_B, torch.full_like(users_B, self.n_items), items_C, rows).view(-1, self.n_items)
+        return self._block(users_B, torch.arange(self.n_items, device=users_B.device), rows)
 
-    def _scores(self, users_B: Tensor, sizes_B: Tensor, items_C: Tensor, rows: Rows | None = None) -> Tensor:
-        """(2) for as many items of each user as ``sizes_B`` says, some users at a time."""
-        start_B = torch.cat([sizes_B.new_zeros(1), sizes_B.cumsum(0)])
-        at_once = max(1, _PAIRS_AT_ONCE // max(self.n_items, 1))
-        none_B = torch.full_like(users_B, -1)
-        scores = [torch.zeros(0, device=items_C.device)]
+    def _block(self, users_B: Tensor, items_C: Tensor, rows: Rows) -> Tensor:
+        """(2) of every one of the items for each user, (B, C), for some users at a time."""
+        scores_BC = torch.empty(len(users_B), len(items_C), device=users_B.device)
+        at_once = max(1, _PAIRS_AT_ONCE // max(len(items_C), 1))
         for first in range(0, len(users_B), at_once):
-            some, starts = slice(first, first + at_once), start_B[first : first + at_once + 1]
-            items = items_C[int(starts[0]) : int(starts[-1])]
-            scores.append(self.network(self.table(users_B[some], none_B[some], starts - starts[0], items, rows)))
-        return torch.cat(scores)
+            some_B = users_B[first : first + at_once]
+            start_B = torch.arange(len(some_B) + 1, device=users_B.device) * len(items_C)
+            x_CF = self.table(some_B, torch.full_like(some_B, -1), start_B, items_C.repeat(len(some_B)), rows)
+            scores_BC[first : first + at_once] = self.network_of(x_CF).view(len(some_B), len(items_C))
+        return scores_BC
 
 
 def _log_sum_exp(value_C: Tensor, row_C: Tensor, n_rows: int) -> Tensor:

@@ -45,18 +45,23 @@ def collect(
     Shapes:
         users, held (B,), start (B + 1,), items (C,); rows_start (R, U + 1), rows_item (E,); degree (R, I),
         both (R - 1, I), mean (R - 1,), fixed (I, 2 R - 1); led_start (R, I + 1), the other ``led`` (Q,);
-        near_item and near_value (R - 1, I, K); out (C, 10 (R - 1) + 4)
+        near_item and near_value (R - 1, I, K); out (C, 11 (R - 1) + 4)
     """
     n_behaviors, n_items = degree.shape
     target = n_behaviors - 1
-    n_sums = n_behaviors + 1 + 4 * target
-    sums = np.empty((n_items, n_sums), np.float32)
+    n_sums = 2 * n_behaviors + 4 * target
+    sums = np.empty((n_items + 1, n_sums), np.float32)  # of the items asked for; row 0 is nobody's
+    place = np.zeros(n_items, np.int32)
     mark = np.zeros((n_items, n_behaviors), np.int8)
     size, known = np.zeros(n_behaviors), np.zeros(n_behaviors)
     for b in range(lo, hi):
         u, p = users[b], held[b]
-        sums[:] = 0
-        own = 0.0
+        own, n_places = 0.0, 0
+        for c in range(start[b], start[b + 1]):
+            if not place[items[c]]:
+                n_places += 1
+                place[items[c]] = n_places
+        sums[: n_places + 1] = 0
         size[:] = 0
         known[:] = 0
         for e in range(rows_start[target, u], rows_start[target, u + 1]):
@@ -79,29 +84,31 @@ def collect(
                     continue
                 for q in range(led_start[r, j], led_start[r, j + 1]):
                     i, w = led_item[q], led_value[q]
+                    n = place[i]
+                    if not n:
+                        continue
                     if i == p and own:
                         w = (led_count[q] - 1) / (math.sqrt((degree[target, i] - 1) * degree[r, j]) + shrinkage)
-                    sums[i, r] += w
-                    if r == target:
-                        sums[i, n_behaviors] = max(sums[i, n_behaviors], w)
+                    sums[n, r] += w
+                    sums[n, n_behaviors + r] = max(sums[n, n_behaviors + r], w)
                 if r < target:
-                    at = n_behaviors + 1 + 4 * r
+                    at = 2 * n_behaviors + 4 * r
                     for k in range(near_item.shape[2]):
-                        i, w = near_item[r, j, k], near_value[r, j, k]
-                        sums[i, at] += w
-                        sums[i, at + 1] = max(sums[i, at + 1], w)
+                        n, w = place[near_item[r, j, k]], near_value[r, j, k]
+                        sums[n, at] += w
+                        sums[n, at + 1] = max(sums[n, at + 1], w)
                 else:
                     for s in range(target):
-                        at = n_behaviors + 3 + 4 * s
+                        at = 2 * n_behaviors + 2 + 4 * s
                         for k in range(near_item.shape[2]):
-                            i, w = near_item[s, j, k], near_value[s, j, k]
-                            sums[i, at] += w
-                            sums[i, at + 1] = max(sums[i, at + 1], w)
+                            n, w = place[near_item[s, j, k]], near_value[s, j, k]
+                            sums[n, at] += w
+                            sums[n, at + 1] = max(sums[n, at + 1], w)
         for c in range(start[b], start[b + 1]):
-            i, column = items[c], 0
+            i, n, column = items[c], place[items[c]], 0
             held_here = own if i == p else 0.0
             for r in range(target):
-                edge, at = float(mark[i, r]), n_behaviors + 1 + 4 * r
+                edge, at = float(mark[i, r]), 2 * n_behaviors + 4 * r
                 out[c, 0 + column] = edge
                 out[c, 1 + column] = fixed[i, 2 * r]
                 out[c, 2 + column] = fixed[i, 2 * r + 1]
@@ -111,16 +118,19 @@ def collect(
                     out[c, 2 + column] = math.log1p(others)
                 out[c, 3 + column] = (known[r] + 1) / (size[target] + 2)
                 out[c, 4 + column] = math.log1p(size[r] - known[r])
-                out[c, 5 + column] = math.sqrt(sums[i, r])
-                out[c, 6 + column] = sums[i, at] / max(size[r] - edge, 1.0)
-                out[c, 7 + column] = sums[i, at + 1]
-                out[c, 8 + column] = sums[i, at + 2]
-                out[c, 9 + column] = sums[i, at + 3]
-                column += 10
+                out[c, 5 + column] = math.sqrt(sums[n, r])
+                out[c, 6 + column] = sums[n, n_behaviors + r]
+                out[c, 7 + column] = sums[n, at] / max(size[r] - edge, 1.0)
+                out[c, 8 + column] = sums[n, at + 1]
+                out[c, 9 + column] = sums[n, at + 2]
+                out[c, 10 + column] = sums[n, at + 3]
+                column += 11
             out[c, column] = math.log1p(degree[target, i] - 1) if held_here else fixed[i, 2 * target]
             out[c, 1 + column] = math.log1p(size[target])
-            out[c, 2 + column] = math.sqrt(sums[i, target])
-            out[c, 3 + column] = sums[i, n_behaviors]
+            out[c, 2 + column] = math.sqrt(sums[n, target])
+            out[c, 3 + column] = sums[n, n_behaviors + target]
+        for c in range(start[b], start[b + 1]):
+            place[items[c]] = 0
         for r in range(n_behaviors):
             for e in range(rows_start[r, u], rows_start[r, u + 1]):
                 mark[rows_item[e], r] = 0

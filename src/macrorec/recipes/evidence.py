@@ -8,7 +8,7 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
-    "model.n_sampled": [32, 64, 128],
+    "model.n_sampled": [64, 256],
     "model.prior": {"low": 2.0, "high": 50.0, "log": True},
     "model.shrinkage": {"low": 1.0, "high": 30.0, "log": True},
     "train.lr": {"low": 5e-4, "high": 2e-2, "log": True},
