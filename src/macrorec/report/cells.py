@@ -63,8 +63,15 @@ def model(row: Row) -> str:
 
 
 def dataset(row: Row) -> str:
-    """What follows the model's name in the recipe's."""
-    return str(row["recipe"]).removeprefix(model(row) + "-")
+    """What follows the model's name and its variant's in the recipe's: ``taobao`` of ``ngcf-mb-taobao``.
+
+    A variant is what stands before the folder of the log. Extra rows of train make no other data set: test is the same.
+    """
+    name, source = str(row["recipe"]).removeprefix(model(row) + "-"), row["config"].get("source", {})
+    folder, _, file = str(source.get("path", "")).partition("/")
+    if file and name.find(f"-{folder}") > 0:
+        name = name[name.index(f"-{folder}") + 1 :]
+    return name.removesuffix("-extra") if source.get("extra") else name
 
 
 def searched(search: Row) -> str:
