@@ -88,6 +88,16 @@ def test_scores_are_the_network_of_the_evidence():
             assert got[row, i].item() == pytest.approx(network_by_loops(model, x), abs=1e-5)
 
 
+def test_discovery_moves_the_items_that_were_not_met():
+    plain, moved = (model_of(graph_of(VIEW, BUY), discovery=x).eval() for x in (0.0, 1.5))
+    users = torch.arange(3)
+    with torch.no_grad():
+        difference = moved.score_all(users) - plain.score_all(users)
+        pairs = moved.score(users, torch.tensor([2, 2, 2]))
+        torch.testing.assert_close(pairs, moved.score_all(users)[:, 2])
+    torch.testing.assert_close(difference, 1.5 * (1 - torch.tensor(VIEW)), atol=1e-5, rtol=0)
+
+
 def test_a_new_view_counts_at_once():
     model = model_of(graph_of(VIEW, BUY)).eval()
     later = [list(row) for row in VIEW]

@@ -56,7 +56,6 @@ def columns_by_loops(drawings, u, i, held):
             (known + 1) / (n_bought + 2),
             math.log1p(len(own) - known),
             math.sqrt(sum(cosine(column[r, j], buyers[i], SHRINKAGE) for j in rest)),
-            max((cosine(column[r, j], buyers[i], SHRINKAGE) for j in rest), default=0),
             sum(near[j] for j in rest) / max(len(rest), 1),
             max((near[j] for j in rest), default=0),
             sum(near[j] for j in mine),

@@ -55,6 +55,9 @@ class EvidenceConfig:
     """Added to the denominators of cosines between items."""
     n_neighbors: int = 100
     """Most similar items that count per item, within an auxiliary behaviour."""
+    discovery: float = 0.0
+    """Added to the score of every item that the user has not met: e^x times as likely as learned. 0 is what was learned
+    and best over all; more of it moves new items up at the cost of the user's own."""
     without: tuple[str, ...] = ()
     """Kinds of evidence to leave out: of ``macrorec.ops.evidence.KINDS``."""
 
@@ -93,7 +96,7 @@ class EvidenceModel(Model):
 
     @classmethod
     def memory(cls, config: EvidenceConfig, graph: Graph) -> int:
-        n_columns = 11 * len(graph.edges)
+        n_columns = 10 * len(graph.edges)
         pairs = 4 * _PAIRS_AT_ONCE * (n_columns + 2 * sum(config.hidden))
         weights = 16 * n_weights(n_columns, config.hidden)
         edges = 24 * sum(map(len, graph.edges)) + 32 * graph.n_nodes
@@ -138,9 +141,17 @@ class EvidenceModel(Model):
 
     def network_of(self, x_CF: Tensor) -> Tensor:
         """(2): the score of each pair, (C,). Evidence left out has the scale 0."""
-        weight_HF, bias_H = (self.network.layers[0].get_parameter(name) for name in ("weight", "bias"))
-        weight_HF = weight_HF * self.scale_F
+        first = self.network.layers[0]
+        weight_HF, bias_H = first.get_parameter("weight") * self.scale_F, first.get_parameter("bias")
         return self.network.after_first(linear(x_CF, weight_HF, bias_H - weight_HF @ self.centre_F))
+
+    def ranked_by(self, x_CF: Tensor) -> Tensor:
+        """(2), with ``discovery`` added where no auxiliary behaviour has an edge, (C,)."""
+        score_C = self.network_of(x_CF)
+        met_by = [n for n, kind in enumerate(self.evidence.kinds) if kind == "edge"]
+        if not self.config.discovery or not met_by:
+            return score_C
+        return score_C + self.config.discovery * (x_CF[:, met_by] == 0).all(1)
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """(3), with each user's own items in full and the drawn ones scaled up to all that they stand for."""
@@ -173,7 +184,7 @@ class EvidenceModel(Model):
             start_U = torch.cat([size_U.new_zeros(1), size_U.cumsum(0)])
             some_U = distinct_U[begin : end + 1]
             x_CF = self.table(some_U, torch.full_like(some_U, -1), start_U, items_B[some_C])
-            scores_B[some_C] = self.network_of(x_CF)
+            scores_B[some_C] = self.ranked_by(x_CF)
         return scores_B
 
     def score_all(self, users_B: Tensor) -> Tensor:
@@ -196,7 +207,7 @@ class EvidenceModel(Model):
             some_B = users_B[first : first + at_once]
             start_B = torch.arange(len(some_B) + 1, device=users_B.device) * len(items_C)
             x_CF = self.table(some_B, torch.full_like(some_B, -1), start_B, items_C.repeat(len(some_B)), rows)
-            scores_BC[first : first + at_once] = self.network_of(x_CF).view(len(some_B), len(items_C))
+            scores_BC[first : first + at_once] = self.ranked_by(x_CF).view(len(some_B), len(items_C))
         return scores_BC
 
 

@@ -31,7 +31,7 @@ KINDS = {
     "degree": "ln(1 + other users who met the item by this behaviour)",
     "habit": "share of the user's purchases that they had met by this behaviour",
     "choice": "ln(1 + items met by this behaviour and not bought)",
-    "led": "cosine of the item's buyers with those who met the user's other items by it: root of the sum, and largest",
+    "led": "root of the sum of cosines of the item's buyers with those who met the user's other items by it",
     "alike": "cosine of the item's users with those of the user's other items of this behaviour: mean and largest",
     "alike-bought": "the same with the items that the user bought: sum and largest",
     "bought": "ln(1 + buyers of the item)",
@@ -40,19 +40,7 @@ KINDS = {
 }
 """What the columns of a table are; the last three for the target behaviour, the others for each auxiliary one."""
 
-_PER_AUXILIARY = (
-    "edge",
-    "rate",
-    "degree",
-    "habit",
-    "choice",
-    "led",
-    "led",
-    "alike",
-    "alike",
-    "alike-bought",
-    "alike-bought",
-)
+_PER_AUXILIARY = ("edge", "rate", "degree", "habit", "choice", "led", "alike", "alike", "alike-bought", "alike-bought")
 _OF_TARGET = ("bought", "purchases", "together", "together")
 
 

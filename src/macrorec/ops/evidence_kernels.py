@@ -45,11 +45,11 @@ def collect(
     Shapes:
         users, held (B,), start (B + 1,), items (C,); rows_start (R, U + 1), rows_item (E,); degree (R, I),
         both (R - 1, I), mean (R - 1,), fixed (I, 2 R - 1); led_start (R, I + 1), the other ``led`` (Q,);
-        near_item and near_value (R - 1, I, K); out (C, 11 (R - 1) + 4)
+        near_item and near_value (R - 1, I, K); out (C, 10 (R - 1) + 4)
     """
     n_behaviors, n_items = degree.shape
     target = n_behaviors - 1
-    n_sums = 2 * n_behaviors + 4 * target
+    n_sums = n_behaviors + 1 + 4 * target
     sums = np.empty((n_items + 1, n_sums), np.float32)  # of the items asked for; row 0 is nobody's
     place = np.zeros(n_items, np.int32)
     mark = np.zeros((n_items, n_behaviors), np.int8)
@@ -90,16 +90,17 @@ def collect(
                     if i == p and own:
                         w = (led_count[q] - 1) / (math.sqrt((degree[target, i] - 1) * degree[r, j]) + shrinkage)
                     sums[n, r] += w
-                    sums[n, n_behaviors + r] = max(sums[n, n_behaviors + r], w)
+                    if r == target:
+                        sums[n, n_behaviors] = max(sums[n, n_behaviors], w)
                 if r < target:
-                    at = 2 * n_behaviors + 4 * r
+                    at = n_behaviors + 1 + 4 * r
                     for k in range(near_item.shape[2]):
                         n, w = place[near_item[r, j, k]], near_value[r, j, k]
                         sums[n, at] += w
                         sums[n, at + 1] = max(sums[n, at + 1], w)
                 else:
                     for s in range(target):
-                        at = 2 * n_behaviors + 2 + 4 * s
+                        at = n_behaviors + 3 + 4 * s
                         for k in range(near_item.shape[2]):
                             n, w = place[near_item[s, j, k]], near_value[s, j, k]
                             sums[n, at] += w
@@ -108,7 +109,7 @@ def collect(
             i, n, column = items[c], place[items[c]], 0
             held_here = own if i == p else 0.0
             for r in range(target):
-                edge, at = float(mark[i, r]), 2 * n_behaviors + 4 * r
+                edge, at = float(mark[i, r]), n_behaviors + 1 + 4 * r
                 out[c, 0 + column] = edge
                 out[c, 1 + column] = fixed[i, 2 * r]
                 out[c, 2 + column] = fixed[i, 2 * r + 1]
@@ -119,16 +120,15 @@ def collect(
                 out[c, 3 + column] = (known[r] + 1) / (size[target] + 2)
                 out[c, 4 + column] = math.log1p(size[r] - known[r])
                 out[c, 5 + column] = math.sqrt(sums[n, r])
-                out[c, 6 + column] = sums[n, n_behaviors + r]
-                out[c, 7 + column] = sums[n, at] / max(size[r] - edge, 1.0)
-                out[c, 8 + column] = sums[n, at + 1]
-                out[c, 9 + column] = sums[n, at + 2]
-                out[c, 10 + column] = sums[n, at + 3]
-                column += 11
+                out[c, 6 + column] = sums[n, at] / max(size[r] - edge, 1.0)
+                out[c, 7 + column] = sums[n, at + 1]
+                out[c, 8 + column] = sums[n, at + 2]
+                out[c, 9 + column] = sums[n, at + 3]
+                column += 10
             out[c, column] = math.log1p(degree[target, i] - 1) if held_here else fixed[i, 2 * target]
             out[c, 1 + column] = math.log1p(size[target])
             out[c, 2 + column] = math.sqrt(sums[n, target])
-            out[c, 3 + column] = sums[n, n_behaviors + target]
+            out[c, 3 + column] = sums[n, n_behaviors]
         for c in range(start[b], start[b + 1]):
             place[items[c]] = 0
         for r in range(n_behaviors):
