@@ -114,10 +114,7 @@ def test_by_hand():
         "degree": [math.log(2)],
         "habit": [2 / 3],  # its one purchase had been viewed
         "choice": [math.log(2)],  # item 0
-        "led": [
-            math.sqrt(1 / (math.sqrt(2) + 1)),
-            1 / (math.sqrt(2) + 1),
-        ],  # item 1, two viewers, of whom one is the buyer of item 0
+        "led": [math.sqrt(1 / (math.sqrt(2) + 1))],  # item 1, two viewers, of whom one is the buyer of item 0
         "alike": [2 / 3, 2 / 3],
         "alike-bought": [2 / 3, 2 / 3],
         "bought": [math.log(2)],
