@@ -29,7 +29,10 @@ ABLATIONS = (
 )
 """What ``macrorec reproduce --ablations`` takes away, one by one; without hidden layers the network is linear."""
 
-TRAIN = TrainConfig(epochs=20, batch_size=512, lr=3e-3, monitor="ndcg@10", patience=4)
+SWEEPS = {"model.discovery": "0,0.5,1,1.5,2,3"}
+"""How much the user's own items lose where others are moved up."""
+
+TRAIN = TrainConfig(epochs=20, batch_size=512, lr=2e-3, monitor="ndcg@10", patience=4, validate_every=2)
 
 
 def evidence_taobao() -> RunConfig:
