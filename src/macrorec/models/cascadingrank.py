@@ -101,7 +101,7 @@ class CascadingRank(Model):
 
     def query(self, matrix: SparseMatrix, users_B: Tensor) -> tuple[Tensor, Tensor]:
         """q_u (U, B) and q_i (I, B)."""
-        user_UB = torch.zeros(self.n_users, len(users_B), device=users_B.device)
+        user_UB = torch.zeros(matrix.shape[0], len(users_B), device=users_B.device)
         user_UB[users_B, torch.arange(len(users_B), device=users_B.device)] = 1
         start_B, item_E = take_rows(matrix.start_M, matrix.col_E, users_B)
         return user_UB, self.rows(start_B, item_E)
@@ -130,7 +130,7 @@ class CascadingRank(Model):
         matrix = list(self.matrices())[-1]
         start_B, item_E = history.start_U.to(matrix.start_M.device), history.item_E.to(matrix.start_M.device)
         items_IB = self.rows(start_B, item_E)
-        query = items_IB.new_zeros(self.n_users, items_IB.shape[1]), items_IB
+        query = items_IB.new_zeros(matrix.shape[0], items_IB.shape[1]), items_IB
         return self.settle(matrix, query, query)[1].T
 
     def matrices(self) -> list[SparseMatrix]:
