@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.graph.bipartite import take_rows as take_rows
 from macrorec.graph.columns import Features
 from macrorec.graph.features import macro_of
 from macrorec.graph.typed import AnyMacroGraph
@@ -213,6 +214,14 @@ class Model(nn.Module):
         """Weight that the model gives to each edge, per behaviour (E_r,), in the order of ``graph.edges``; or None."""
         return None
 
+    def clusters(self) -> tuple[Tensor, Tensor] | None:
+        """How strongly each user prefers (U, K), and each item belongs to (I, K), each of K clusters; None if no such.
+
+        No gradients. Larger is stronger within a row; what else the numbers mean, and whether rows sum to one, is the
+        model's affair.
+        """
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -387,12 +396,3 @@ class ItemLinear(Model):
 
     def contributions(self, user_items_H: Tensor, item: int) -> Tensor:
         return self.similar(user_items_H, torch.tensor([item], device=user_items_H.device)).squeeze(1)
-
-
-def take_rows(start_U: Tensor, item_E: Tensor, users_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The CSR rows ``users_B`` of (start_U, item_E): new row pointers (B + 1,) and items."""
-    begin, size = start_U[users_B], start_U[users_B + 1] - start_U[users_B]
-    start_B = torch.zeros(len(users_B) + 1, dtype=start_U.dtype, device=start_U.device)
-    torch.cumsum(size, 0, out=start_B[1:])
-    offset = (begin - start_B[:-1]).repeat_interleave(size)
-    return start_B, item_E[offset + torch.arange(int(start_B[-1]), device=start_U.device)]

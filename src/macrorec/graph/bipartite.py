@@ -130,3 +130,12 @@ def edges_of(
         count_E=torch.from_numpy(count.astype(np.int64)),
         start_U=torch.from_numpy(start),
     )
+
+
+def take_rows(start_U: Tensor, item_E: Tensor, users_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The CSR rows ``users_B`` of (start_U, item_E): new row pointers (B + 1,) and items."""
+    begin, size = start_U[users_B], start_U[users_B + 1] - start_U[users_B]
+    start_B = torch.zeros(len(users_B) + 1, dtype=start_U.dtype, device=start_U.device)
+    torch.cumsum(size, 0, out=start_B[1:])
+    offset = (begin - start_B[:-1]).repeat_interleave(size)
+    return start_B, item_E[offset + torch.arange(int(start_B[-1]), device=start_U.device)]
