@@ -1,0 +1,232 @@
+"""CCBIE: a pair is likely if its vectors are near, or if the user likes the clusters that the item belongs to.
+
+Zhang, Lin, Rao & Bu, Efficient bipartite graph embedding induced by clustering constraints. No code was released.
+
+| equation                                            | here                                             |
+|-----------------------------------------------------|--------------------------------------------------|
+| sec. IV-A2: U, V and C                              | ``users_UD``, ``items_ID``, ``centres_KD``       |
+| (1): Y~ = (cos(u, v) + 1) / 2                       | ``explicit``                                     |
+| (2), (5): T = cos(v, C), P = cos(u, C)              | ``affinity``                                     |
+| (2), (6): T^M = MLP(T), P^M = MLP(P)                | ``mlp`` with ``of_items``, ``of_users``          |
+| (3), (4): T^V = T^O / sum_l T^O, T^O = sigmoid(T^M) | ``assignment``; (15) of the variant ``softmax``  |
+| (6): P^O = sigmoid(P^M)                             | ``preference``                                   |
+| (7): Y^ = P^O (T^V)^T                               | ``implicit``                                     |
+| (8): Y = alpha Y~ + (1 - alpha) Y^                  | ``likelihood``; ``encode`` as one inner product  |
+| (9), (10): sum over sampled pairs of (E - Y)^2      | ``structure``                                    |
+| (11): -beta sum_{i<j} norm(C_i - C_j)^2             | ``disentangle``                                  |
+| (12): the sum of both                               | ``losses``                                       |
+
+Deviations: (11) has no lower bound in the norms of C, while all else sees directions only; ``spread`` says where it is
+taken. An epoch meets every edge once, with uniform negatives; the paper does not say what (10) runs over in a batch.
+Its MLPs have no activation that it names, ours ``activation``.
+
+Shape letters: B batch, U users, I items, D embedding, K clusters, H hidden (K_h), Q preferences (K_q), N negatives per
+positive, M = 1 + N, Z = D + Q + 1 numbers of the inner product, C chosen pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear, normalize
+
+from macrorec.api import PairBatch, Pairwise, TwoTower
+from macrorec.errors import ConfigError
+from macrorec.graph.bipartite import Graph
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CCBIEConfig:
+    """Values of the paper, section V-A, where it gives them; K, K_h, K_q, N and the activation it does not give."""
+
+    dim: int = 64
+    """D, length of the vectors."""
+    n_clusters: int = 32
+    """K, clusters of items, each with a centre."""
+    hidden: int = 32
+    """K_h, width of the hidden layer of both MLPs."""
+    n_preferences: int = 32
+    """K_q, what the MLPs make of K clusters."""
+    alpha: float = 0.7
+    """Weight of the explicit part in (8)."""
+    beta: float = 0.005
+    """Weight of (11)."""
+    n_negatives: int = 4
+    """N, negatives per positive."""
+    true_negatives: bool = True
+    """Whether a negative may be no train item of the user."""
+    variant: Literal["full", "explicit", "implicit", "no-mlp", "softmax"] = "full"
+    """The ablations of Fig. 6: CCBIE_E has (1) alone, CCBIE_I (7) alone, CCBIE_M no MLPs, CCBIE_S (15)."""
+    activation: Literal["relu", "tanh", "sigmoid", "none"] = "relu"
+    """Of the hidden layer of both MLPs."""
+    spread: Literal["sphere", "raw"] = "sphere"
+    """Where (11) is taken: of directions C / |C|, where it is bounded; or of C as printed, whose norms then grow."""
+    over: Literal["sum", "mean"] = "sum"
+    """(10) of a batch: sum over its pairs as printed; or their mean, beside which (11) weighs B (1 + N) times more."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"ccbie.alpha must lie between 0 and 1, not {self.alpha!r}")
+        if not 0 <= self.beta < math.inf:
+            raise ConfigError(f"ccbie.beta must be finite and at least 0, not {self.beta!r}")
+        sizes = {"dim": self.dim}
+        if self.variant != "explicit":
+            if self.variant != "no-mlp":
+                sizes["hidden"] = self.hidden
+            sizes["n_clusters"] = self.n_clusters
+            if self.variant != "no-mlp":
+                sizes["n_preferences"] = self.n_preferences
+        values = list(sizes.values())
+        if values != sorted(values, reverse=True) or values[-1] < 1:
+            shown = ", ".join(f"{name} {value}" for name, value in sizes.items())
+            raise ConfigError(f"ccbie needs {' >= '.join(sizes)} >= 1, as the paper does; got {shown}")
+
+    @property
+    def share(self) -> float:
+        """Alpha of (8); one and zero for CCBIE_E and CCBIE_I."""
+        return {"explicit": 1.0, "implicit": 0.0}.get(self.variant, self.alpha)
+
+
+class CCBIE(TwoTower):
+    """Cosines of vectors, and preferences for soft clusters; learned by squares."""
+
+    Config = CCBIEConfig
+    config: CCBIEConfig
+
+    def __init__(self, config: CCBIEConfig, graph: Graph) -> None:
+        super().__init__(config, graph)
+        self.batches = Pairwise(n=config.n_negatives, true_negatives=config.true_negatives)
+        self.users_UD = nn.Parameter(torch.zeros(graph.n_users, config.dim))
+        self.items_ID = nn.Parameter(torch.zeros(graph.n_items, config.dim))
+        self.clustered = config.variant != "explicit"
+        if self.clustered:
+            self.centres_KD = nn.Parameter(torch.zeros(config.n_clusters, config.dim))
+        self.of_users, self.of_items = (
+            nn.ParameterList(map(torch.zeros, _shapes(config)) if self.clustered and config.variant != "no-mlp" else ())
+            for _ in range(2)
+        )
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Xavier's uniform values for tables, centres and matrices; biases: 0."""
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+
+    @classmethod
+    def memory(cls, config: CCBIEConfig, graph: Graph) -> int:
+        """Tables, centres and matrices with gradients and Adam's two moments; both sides of the inner product."""
+        small = config.n_clusters * config.dim + 2 * sum(map(math.prod, _shapes(config)))
+        return 4 * (4 * (graph.n_nodes * config.dim + small) + graph.n_nodes * (config.dim + config.n_preferences + 1))
+
+    def affinity(self, x_BD: Tensor) -> Tensor:
+        """(2), (5): cosines with all centres, (..., K)."""
+        return normalize(x_BD, dim=-1) @ normalize(self.centres_KD, dim=-1).T
+
+    def mlp(self, weights: nn.ParameterList, x_BK: Tensor) -> Tensor:
+        """The MLP of (2) and (6), K -> K_h -> K_q; CCBIE_M has none."""
+        if not len(weights):
+            return x_BK
+        first_HK, bias_H, second_QH, bias_Q = weights
+        return linear(_activation(self.config.activation, linear(x_BK, first_HK, bias_H)), second_QH, bias_Q)
+
+    def assignment(self, items_BD: Tensor) -> Tensor:
+        """(2) to (4): T^V, shape (..., Q), whose rows sum to one; (15) of CCBIE_S."""
+        t_BQ = self.mlp(self.of_items, self.affinity(items_BD)).sigmoid()
+        if self.config.variant == "softmax":
+            return t_BQ.softmax(-1)
+        return t_BQ / t_BQ.sum(-1, keepdim=True)
+
+    def preference(self, users_BD: Tensor) -> Tensor:
+        """(5), (6): P^O, shape (..., Q), in (0, 1)."""
+        return self.mlp(self.of_users, self.affinity(users_BD)).sigmoid()
+
+    def explicit(self, users_BD: Tensor, items_BD: Tensor) -> Tensor:
+        """(1)."""
+        return ((normalize(users_BD, dim=-1) * normalize(items_BD, dim=-1)).sum(-1) + 1) / 2
+
+    def implicit(self, users_BD: Tensor, items_BD: Tensor) -> Tensor:
+        """(7)."""
+        return (self.preference(users_BD) * self.assignment(items_BD)).sum(-1)
+
+    def likelihood(self, users_BD: Tensor, items_BD: Tensor) -> Tensor:
+        """(8) of pairs of rows, in [0, 1]."""
+        alpha = self.config.share
+        if not self.clustered:
+            return self.explicit(users_BD, items_BD)
+        return alpha * self.explicit(users_BD, items_BD) + (1 - alpha) * self.implicit(users_BD, items_BD)
+
+    def user_vectors(self, users_BD: Tensor) -> Tensor:
+        """The user's side of (8) as an inner product: [sqrt(alpha/2) u/|u|; sqrt(1 - alpha) P^O; alpha/2], (B, Z)."""
+        alpha = self.config.share
+        parts = [math.sqrt(alpha / 2) * normalize(users_BD, dim=-1)]
+        if self.clustered:
+            parts.append(math.sqrt(1 - alpha) * self.preference(users_BD))
+        return torch.cat([*parts, torch.full_like(users_BD[:, :1], alpha / 2)], -1)
+
+    def item_vectors(self, items_BD: Tensor) -> Tensor:
+        """The item's side: [sqrt(alpha/2) v/|v|; sqrt(1 - alpha) T^V; 1], (B, Z)."""
+        alpha = self.config.share
+        parts = [math.sqrt(alpha / 2) * normalize(items_BD, dim=-1)]
+        if self.clustered:
+            parts.append(math.sqrt(1 - alpha) * self.assignment(items_BD))
+        return torch.cat([*parts, torch.ones_like(items_BD[:, :1])], -1)
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        return self.user_vectors(self.users_UD), self.item_vectors(self.items_ID)
+
+    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
+        """(8) of pairs; only their rows are computed."""
+        return self.likelihood(embedding(users_B, self.users_UD), embedding(items_B, self.items_ID))
+
+    def clusters(self) -> tuple[Tensor, Tensor] | None:
+        """P^O of all users (U, Q), not normalised, and T^V of all items (I, Q), whose rows sum to one; CCBIE_E: None."""
+        if not self.clustered:
+            return None
+        with torch.no_grad():
+            return self.preference(self.users_UD), self.assignment(self.items_ID)
+
+    def structure(self, y_BM: Tensor) -> Tensor:
+        """(10): sum (or mean) of (E - Y)^2; E is 1 in the first column and 0 in the others."""
+        square_BM = torch.cat([1 - y_BM[:, :1], y_BM[:, 1:]], 1).square()
+        return square_BM.sum() if self.config.over == "sum" else square_BM.mean()
+
+    def disentangle(self) -> Tensor:
+        """(11) by sum_{i<j} |C_i - C_j|^2 = K sum_i |C_i|^2 - |sum_i C_i|^2."""
+        c_KD = normalize(self.centres_KD, dim=-1) if self.config.spread == "sphere" else self.centres_KD
+        return -self.config.beta * (len(c_KD) * c_KD.square().sum() - c_KD.sum(0).square().sum())
+
+    def losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        """(12), term by term."""
+        users_BD = embedding(batch.users_B, self.users_UD)
+        items_BMD = embedding(torch.cat([batch.items_B[:, None], batch.negatives_BN], 1), self.items_ID)
+        terms = {"structure": self.structure(self.likelihood(users_BD[:, None], items_BMD))}
+        if self.clustered and self.config.beta:
+            terms["clusters"] = self.disentangle()
+        return terms
+
+
+def _shapes(config: CCBIEConfig) -> list[tuple[int, ...]]:
+    """Of an MLP's matrices and biases."""
+    n_in, hidden, n_out = config.n_clusters, config.hidden, config.n_preferences
+    return [(hidden, n_in), (hidden,), (n_out, hidden), (n_out,)]
+
+
+def _activation(kind: str, x_BH: Tensor) -> Tensor:
+    match kind:
+        case "relu":
+            return x_BH.relu()
+        case "tanh":
+            return x_BH.tanh()
+        case "sigmoid":
+            return x_BH.sigmoid()
+        case _:
+            return x_BH
+
+
+MODEL = CCBIE

@@ -1,0 +1,55 @@
+"""Recipes of CCBIE: 64 dimensions, batches of 256 edges as in the paper; what it does not give is chosen on valid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from macrorec.models.ccbie import MODEL
+from macrorec.recipes import datasets
+from macrorec.run import RunConfig
+from macrorec.train.trainer import TrainConfig
+
+SPACE = {
+    "model.n_clusters": [8, 16, 24, 32],
+    "model.hidden": [32, 48, 64],
+    "model.n_preferences": [4, 8],
+    "model.n_negatives": [1, 2, 4],
+    "model.alpha": [0.3, 0.5, 0.7, 0.9],
+    "model.beta": {"low": 1e-4, "high": 1e-1, "log": True},
+    "model.activation": ["relu", "tanh", "sigmoid", "none"],
+    "train.lr": {"low": 5e-4, "high": 1e-2, "log": True},
+    "train.weight_decay": {"low": 1e-7, "high": 1e-3, "log": True},
+}
+
+PRINTED = TrainConfig(epochs=300, batch_size=256, lr=2e-3, monitor="ndcg@10", patience=10, validate_every=5)
+"""Adam, batch and learning rate of section V-A; it says nothing of when to stop."""
+
+
+def ccbie_ml_100k_u1() -> RunConfig:
+    """N@10 .5488, R@10 .1852, N@3 .6274 in CCBIE, Table II."""
+    return datasets.ml_100k_u1(MODEL.Config(n_negatives=2), PRINTED)
+
+
+def ccbie_dblp() -> RunConfig:
+    """N@10 .3599, R@10 .4484, N@3 .3274 in CCBIE, Table II."""
+    return datasets.dblp(MODEL.Config(n_negatives=2), PRINTED)
+
+
+def ccbie_ml_100k() -> RunConfig:
+    """The last of every user's ratings, by CCBIE."""
+    return datasets.ml_100k(MODEL.Config(n_negatives=2), PRINTED)
+
+
+def ccbie_gowalla() -> RunConfig:
+    """CCBIE on LightGCN's split of Gowalla."""
+    return datasets.gowalla(MODEL.Config(n_negatives=2), replace(PRINTED, monitor="ndcg@20", batch_size=2048))
+
+
+def ccbie_taobao() -> RunConfig:
+    """CCBIE on purchases alone."""
+    return datasets.taobao(MODEL.Config(n_negatives=2), PRINTED)
+
+
+def ccbie_market() -> RunConfig:
+    """CCBIE on the synthetic market."""
+    return datasets.market(MODEL.Config(n_negatives=2), replace(PRINTED, epochs=100))
