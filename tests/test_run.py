@@ -36,8 +36,8 @@ def test_a_run_leaves_all_files_and_says_where_numbers_come_from(log: Path, tmp_
     done = once(settings, tmp_path / "runs")
     assert done.name == f"tiny-0-{configs.hash8(configs.plain(settings))}"
     assert sorted(path.name for path in done.folder.iterdir()) == [
-        "config.json", "history.json", "metrics.json", "per_user-test.parquet", "per_user-valid.parquet",
-        "provenance.json", "weights.safetensors",
+        "config.json", "degrees-test.parquet", "degrees-valid.parquet", "history.json", "metrics.json",
+        "per_user-test.parquet", "per_user-valid.parquet", "provenance.json", "weights.safetensors",
     ]  # fmt: skip
     assert config_of(done) == settings
     for part in ("valid", "test"):

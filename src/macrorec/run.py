@@ -326,6 +326,8 @@ def _measure(
     result.write_per_user(part, measured.per_user)
     if measured.samples is not None:
         result.write_samples(part, measured.samples)
+    if measured.degrees is not None:
+        result.write_degrees(part, measured.degrees)
     return measured
 
 

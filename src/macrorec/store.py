@@ -36,6 +36,7 @@ class Run:
     weights.safetensors  the fitted model's state
     history.json         per stage: losses, seconds and validation metrics of each epoch
     per_user-PART.parquet  user_id and a column per metric
+    degrees-PART.parquet   rankings only: every metric by train degree of users and of held-out items
     samples-PART.parquet   clicks only: user_id, item_id, label, logit, user_history, item_history per impression
     provenance.json      versions, command, data digest and row report, machine, times, seeds, mask policy
     metrics.json         {valid: {...}, test: {...}}; written last
@@ -91,12 +92,19 @@ class Run:
 
     def samples(self, part: str) -> pl.DataFrame | None:
         """Every impression of ``part`` with its label and logit; None for a run that measured something else."""
-        path = self.folder / f"samples-{part}.parquet"
-        return pl.read_parquet(path) if path.is_file() else None
+        return self._frame(f"samples-{part}.parquet")
+
+    def degrees(self, part: str) -> pl.DataFrame | None:
+        """Every metric of ``part`` by train degree; None for a run that ranks nothing, or does not tell."""
+        return self._frame(f"degrees-{part}.parquet")
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The fitted model's state, on the CPU."""
         return weights.read(self.folder / "weights.safetensors")
+
+    def _frame(self, name: str) -> pl.DataFrame | None:
+        """The table ``name``, if it is there."""
+        return pl.read_parquet(self.folder / name) if self.has(name) else None
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` is there."""
@@ -128,6 +136,10 @@ class Run:
     def write_samples(self, part: str, frame: pl.DataFrame) -> None:
         """Write the impressions of ``part``."""
         files.write(self.folder / f"samples-{part}.parquet", frame.write_parquet)
+
+    def write_degrees(self, part: str, frame: pl.DataFrame) -> None:
+        """Write the metrics of ``part`` by train degree."""
+        files.write(self.folder / f"degrees-{part}.parquet", frame.write_parquet)
 
     def stage(self, name: str) -> Path:
         """The folder for checkpoints of the stage ``name``; gone once the run is finished."""

@@ -218,3 +218,24 @@ def test_the_configuration_of_a_toml_file_is_that_of_the_run(call: Call) -> None
     answer = json.loads(call("run", "tiny.toml", "--json")[1])
     wanted = configs.parse(RunConfig, configs.read_toml(Path("tiny.toml")))
     assert configs.parse(RunConfig, Run.open(answer["run"]).config) == wanted
+
+
+def test_a_ranking_is_broken_down_by_train_degree(call: Call) -> None:
+    """Every user of the log has seven events in train, and eight after the refit."""
+    code, out, _ = call("run", "tiny.toml", "--out", "kept.json", "--json")
+    folder = json.loads(out)["run"]
+    kept = Run.open(folder).degrees("test")
+    assert kept is not None and code == 0
+    assert kept.filter(side="user").select("degree", "users", "relevant").rows() == [("5-9", 30, 30)]
+    assert kept.filter(side="item")["relevant"].sum() == 30
+    assert json.loads(Path("kept.json").read_text())["degrees"] == kept.to_dicts()
+    answer = json.loads(call("evaluate", folder, "--json")[1])
+    assert answer["degrees"] == kept.to_dicts()
+    assert kept["ndcg@3"][0] == pytest.approx(answer["metrics"]["ndcg@3"])
+    plain, wide = call("evaluate", folder)[1], call("evaluate", folder, "--breakdown")[1]
+    assert wide.startswith(plain.rpartition("; ")[0]) and "degree of" not in plain
+    lines = wide.splitlines()
+    (head,) = (line for line in lines if line.startswith("degree of the user"))
+    assert head.split()[4:] == ["users", "relevant", "hr@3", "ndcg@3"]
+    assert lines[lines.index(head) + 1].split()[:3] == ["5-9", "30", "30"]
+    assert any(line.startswith("degree of the item") for line in lines)

@@ -3,11 +3,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.eval.small import BUY, Table, Vectors, interactions, random_split
+from tests.eval.small import Table, Vectors, random_split
 from tests.eval.test_metrics import RANKED, slow
 
 from macrorec.errors import ConfigError, DataError
-from macrorec.eval.cohorts import by_degree
 from macrorec.eval.evaluate import Evaluation, evaluate, measure, ranking_task
 from macrorec.eval.ranking import EvalConfig
 
@@ -124,19 +123,6 @@ def test_wrong_requests_are_one_line():
     for protocol, name in (("ranking", "hr@5"), ("links", "auc_roc"), ("ctr", "auc")):
         with pytest.raises(DataError, match="test"):
             evaluate(model, nothing, "test", EvalConfig(protocol=protocol, metrics=(name,)))
-
-
-def test_cohorts_by_train_degree():
-    """Users of 0, 1, 2 and 4 distinct train items; a repeated row is one edge."""
-    import polars as pl
-
-    train = interactions(4, 5, [1, 2, 2, 2, 3, 3, 3, 3], [0, 0, 1, 1, 0, 1, 2, 3], behaviors=BUY)
-    per_user = pl.DataFrame({"user_id": ["u3", "u0", "u1", "u2"], "hr@1": [1.0, 0.0, 0.5, None]})
-    got = by_degree(per_user, train, (0, 1, 3))
-    assert got.rows() == [("0", 1, 0.0), ("1-2", 2, 0.5), ("3+", 1, 1.0)]
-    assert got.columns == ["degree", "users", "hr@1"]
-    with pytest.raises(ConfigError, match="ascend from 0"):
-        by_degree(per_user, train, (1, 5))
 
 
 def test_an_evaluation_is_plain_values():

@@ -62,12 +62,16 @@ def evaluate(
     part: Annotated[str, typer.Option("--part", help="test or valid.")] = "test",
     metrics: Metrics = None,
     mask: Mask = None,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="Rankings: by train degree of users and items, too.")
+    ] = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Evaluate a finished run again; its files stay as they are.
 
-    The split is made again from the run's configuration, and must be the one that the run began with.
+    The split is made again from the run's configuration, and must be the one that the run began with. Clicks are broken
+    down by length of history in any case.
 
     Example: macrorec evaluate runs/ease-ml-100k-u1-0-1a2b3c4d --metrics recall@50
     """
@@ -90,6 +94,9 @@ def evaluate(
             "",
             *table([measured.breakdown.columns, *(cells(row) for row in measured.breakdown.iter_rows(named=True))]),
         ]
+    if measured.degrees is not None:
+        result["degrees"] = measured.degrees.to_dicts()
+        lines += by_degree(measured.degrees) if breakdown else []
     answer(result, json, lines)
 
 
@@ -198,6 +205,16 @@ def by_part(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
         {(part, kind): value for part in parts for kind, value in parts[part].get(name, {}).items()} for name in names
     ]
     return [head, *([name, *cells(own, columns)] for name, own in zip(names, found, strict=True))]
+
+
+def by_degree(found: Any) -> list[str]:
+    """A table of metrics over all held-out items by train degree of users, and one by that of items."""
+    whole = [name for name in found.columns if ":" not in name and name not in ("side", "degree")]
+    lines = []
+    for side, rows in found.group_by("side", maintain_order=True):
+        head = [f"degree of the {side[0]}", *whole]
+        lines += ["", *table([head, *([row["degree"], *cells(row, whole)] for row in rows.iter_rows(named=True))])]
+    return lines
 
 
 def shown(done: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""For whom, and for which items, does a model work? By number of target edges, length of history, and known items.
+"""For whom, and for which items, does a model work? By length of history, and by known items.
 
 Shape letters: B impressions, E held-out pairs, U users, I items.
 """
@@ -13,41 +13,14 @@ import numpy.typing as npt
 import polars as pl
 
 from macrorec.data.log import Interactions
-from macrorec.errors import ConfigError
 from macrorec.eval import metrics
 
-DEGREES = (0, 1, 5, 10, 20, 50, 100)
-"""Lower ends of the cohorts; the last one is open."""
 HISTORIES = (1, 5, 20, 100)
 """Lower ends of the cohorts of user or item history beside the cold one, which has none; the last one is open."""
 HISTORY_COLUMNS = ("user_history", "item_history")
 
 Counts = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.bool_]
-
-
-def by_degree(per_user: pl.DataFrame, train: Interactions, degrees: Sequence[int] = DEGREES) -> pl.DataFrame:
-    """Columns ``degree`` ("5-9", "100+"), ``users``, and the mean of each metric; one row per cohort that has users.
-
-    A user's degree is its number of distinct items of the target behaviour in train. Nulls are left out of a mean.
-    """
-    if list(degrees) != sorted(set(degrees)) or not degrees or degrees[0] != 0:
-        raise ConfigError(f"degrees must ascend from 0, got {tuple(degrees)}")
-    rows = train.take(train.behavior == train.target)
-    edge = np.unique(rows.user.astype(np.int64) * len(train.items) + rows.item)
-    degree_U = np.bincount(edge // max(len(train.items), 1), minlength=len(train.users))
-    cohort = np.searchsorted(degrees, degree_U[train.users.numbers(per_user["user_id"])], side="right") - 1
-    return (
-        per_user.drop("user_id")
-        .with_columns(cohort=pl.Series(cohort))
-        .group_by("cohort")
-        .agg(pl.len().alias("users"), pl.all().exclude("cohort").mean())
-        .sort("cohort")
-        .select(
-            pl.col("cohort").replace_strict(dict(enumerate(ranges(degrees))), return_dtype=pl.String).alias("degree"),
-            pl.all().exclude("cohort"),
-        )
-    )
 
 
 def ranges(lows: Sequence[int]) -> list[str]:

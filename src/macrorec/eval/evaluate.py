@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from macrorec.api import Model, Ranker
 from macrorec.data.log import Interactions, Split
 from macrorec.errors import ConfigError, DataError
-from macrorec.eval import cohorts, metrics
+from macrorec.eval import cohorts, degrees, metrics
 from macrorec.eval.ctr import impressions_of, measure_impressions
 from macrorec.eval.links import draw_negatives, measure_pairs
 from macrorec.eval.ranking import EvalConfig, MaskPolicy, top_k
@@ -44,6 +44,8 @@ class Evaluation:
     """Wall time, scoring included."""
     samples: pl.DataFrame | None = None
     """Clicks only: every impression, ``user_id, item_id, label, logit, user_history, item_history``."""
+    degrees: pl.DataFrame | None = None
+    """Rankings only: every metric by train degree of users and of held-out items; see ``degrees.breakdown``."""
 
     @property
     def breakdown(self) -> pl.DataFrame | None:
@@ -72,6 +74,10 @@ class RankingTask:
     """(U, I) pattern, or None."""
     user_ids: pl.Series
     """External ids of ``users_B``."""
+    degree_B: Numbers
+    """Distinct target pairs in train of each of them."""
+    degree_E: Numbers
+    """The same of the item of each of ``relevant_E``."""
     counts: dict[str, int]
     mask: str
 
@@ -97,7 +103,8 @@ def evaluate(
     names = check(config)
     model.to(device)
     if config.protocol == "ranking":
-        return replace(measure(model, ranking_task(split, part, config), config), seconds=time.perf_counter() - began)
+        measured = measure(model, ranking_task(split, part, config), config, by_degree=True)
+        return replace(measured, seconds=time.perf_counter() - began)
     if config.protocol == "ctr":
         return replace(_clicks(model, split, part, config, samples), seconds=time.perf_counter() - began)
     pairs = split.part(part)
@@ -184,7 +191,9 @@ def ranking_task(split: Split, part: Part, config: EvalConfig) -> RankingTask:
     }
     start_B = np.append(start_U[users_B], len(relevant_E))
     known_E = cohorts.reengaged(earlier_than(part, split), edges.user_E.numpy() * n_items + relevant_E)
-    task = RankingTask(users_B, start_B, relevant_E, known_E, masked, split.users.ids_of(users_B), counts, words)
+    degree_U, degree_I = degrees.train_degrees(split.train)
+    about = split.users.ids_of(users_B), degree_U[users_B], degree_I[relevant_E]
+    task = RankingTask(users_B, start_B, relevant_E, known_E, masked, *about, counts, words)
     counts |= {f"users:{cohort}": int((n_B > 0).sum()) for cohort, (_, n_B) in cohorts_of(task).items()}
     for name in check(config):
         cohort = metrics.parse(name).cohort
@@ -225,8 +234,10 @@ def known_items(split: Split, part: Part, mask: MaskPolicy) -> tuple[sp.csr_matr
     return edges.csr(len(split.items)), f"items of a user's {names} in {where} are masked"
 
 
-def measure(model: Model, task: RankingTask, config: EvalConfig) -> Evaluation:
-    """The ranking metrics of ``config`` on ``task``, each for all held-out items and for their cohorts."""
+def measure(model: Model, task: RankingTask, config: EvalConfig, *, by_degree: bool = False) -> Evaluation:
+    """The ranking metrics of ``config`` on ``task``, each for all held-out items and for their cohorts; ``by_degree``
+    also of users and items of one range of train degrees alone.
+    """
     began = time.perf_counter()
     kinds = cohorts_of(task)
     names = metrics.with_cohorts(check(config), [kind for kind, (_, n_B) in kinds.items() if n_B.any()])
@@ -237,15 +248,20 @@ def measure(model: Model, task: RankingTask, config: EvalConfig) -> Evaluation:
     hits: dict[str | None, tuple[npt.NDArray[np.bool_], Numbers]] = {None: (place_BK >= 0, np.diff(task.start_B))}
     hits |= {kind: ((place_BK >= 0) & of_E[place_BK], n_B) for kind, (of_E, n_B) in kinds.items()}
     columns: dict[str, pl.Series] = {"user_id": task.user_ids}
-    means = {}
+    means, values = {}, {}
     for name, (metric, cut, cohort) in parsed.items():
         hits_BK, relevant_B = hits[cohort]
         own_B = relevant_B > 0
         values_B = np.full(len(own_B), np.nan)
         values_B[own_B] = metrics.METRICS[metric].function(hits_BK[own_B, :cut], relevant_B[own_B])
         columns[name] = pl.Series(name, values_B, nan_to_null=True)
-        means[name] = float(values_B[own_B].mean())
-    return Evaluation(means, pl.DataFrame(columns), dict(task.counts), task.mask, time.perf_counter() - began)
+        means[name], values[name] = float(values_B[own_B].mean()), values_B
+    frame = None
+    if by_degree:
+        held = degrees.Held(place_BK, rows_of(task), task.degree_B, task.degree_E)
+        frame = degrees.breakdown(held, values, {kind: of_E for kind, (of_E, _) in kinds.items()})
+    spent = time.perf_counter() - began
+    return Evaluation(means, pl.DataFrame(columns), dict(task.counts), task.mask, spent, degrees=frame)
 
 
 def cohorts_of(task: RankingTask) -> dict[str, tuple[npt.NDArray[np.bool_], Numbers]]:
@@ -259,8 +275,12 @@ def cohorts_of(task: RankingTask) -> dict[str, tuple[npt.NDArray[np.bool_], Numb
 def places(task: RankingTask, items_BK: Numbers) -> Numbers:
     """Where in ``relevant_E`` each ranked item of a user stands, shape (B, K); -1 where it is not relevant."""
     n_items = task.counts["items"]
-    row_E = np.repeat(np.arange(len(task.users_B)), np.diff(task.start_B))
-    key_E = row_E * n_items + task.relevant_E
+    key_E = rows_of(task) * n_items + task.relevant_E
     key_BK = np.arange(len(items_BK))[:, None] * n_items + items_BK
     place_BK = np.minimum(np.searchsorted(key_E, key_BK), len(key_E) - 1)
     return np.where((key_E[place_BK] == key_BK) & (items_BK >= 0), place_BK, -1)
+
+
+def rows_of(task: RankingTask) -> Numbers:
+    """Where in ``users_B`` the user of each held-out pair stands, shape (E,)."""
+    return np.repeat(np.arange(len(task.users_B)), np.diff(task.start_B))

@@ -1,7 +1,8 @@
 """How well do models rank? Per data set: metrics, what was published, differences; three ways where items were met.
 
 A run on a log with auxiliary behaviours has metrics of cohorts, such as ``hr@10:discovery``. Where both cohorts have
-users, the first metrics stand in three columns each: over all held-out items, re-engagement, discovery.
+users, the first metrics stand in three columns each: over all held-out items, re-engagement, discovery. A run that
+keeps its metrics by train degree has the first of them in a table of users, and in one of held-out items.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from macrorec.eval.metrics import COHORTS
+from macrorec.report import degrees
 from macrorec.report.cells import Row, by_label, code, model, reproducing, seeds, spread, table, tied
 
 FIRST = 2
@@ -27,10 +29,11 @@ def section(name: str, runs: Sequence[Row], published: Sequence[Row], comparison
     whole = [metric for metric in metrics if ":" not in metric]
     if len({metric.partition(":")[2] for metric in metrics}) <= len(COHORTS):
         commands = {row["command"] for row in runs}
-        return text + _plain(groups, whole) + _protocol(runs) + beside(runs, published) + code(sorted(commands))
+        text += _plain(groups, whole) + _protocol(runs) + degrees.tables(groups, whole)
+        return text + beside(runs, published) + code(sorted(commands))
     text += _said(runs) + _three_ways(groups, whole[:FIRST], published) + _deeper(groups, whole[FIRST:])
-    text += _differences(groups, whole[:FIRST], comparisons) + _protocol(runs) + beside(runs, published)
-    return text + code(sorted(_commands(groups, comparisons)))
+    text += _differences(groups, whole[:FIRST], comparisons) + _protocol(runs) + degrees.tables(groups, whole)
+    return text + beside(runs, published) + code(sorted(_commands(groups, comparisons)))
 
 
 def beside(runs: Sequence[Row], published: Sequence[Row]) -> str:

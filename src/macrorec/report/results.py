@@ -62,6 +62,8 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
     kept = ("mask", "counts", "machine", "versions", "commit", "finished")
     samples = run.samples("test")
     measured = {} if samples is None else {"cohorts": breakdown(samples), "reliability": reliability(samples)}
+    degrees = run.degrees("test")
+    measured |= {} if degrees is None else {"degrees": degrees}
     return {
         **summary(run, recipe),
         "run": run.name,
