@@ -8,23 +8,18 @@ losses of the first steps are compared before anything is measured.
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout, leaky_relu, normalize, softplus
 
-from benchmarks.lightgcn_epoch import Clock, Enough
-from benchmarks.line import emit
+from benchmarks.epochs import THREADS, Clock, Plain, in_turns, peak_rss, report, stepped, trained
 from benchmarks.waiting import asleep
 from macrorec import recipes
 from macrorec.api import PairBatch, TwoTower
@@ -33,29 +28,24 @@ from macrorec.inputs import read_split
 from macrorec.models.mbgcn import MBGCN
 from macrorec.models.ngcf import NGCF
 from macrorec.train.sampling import sampler
-from macrorec.train.trainer import TrainConfig, train
+from macrorec.train.trainer import TrainConfig
 
-THREADS, BATCH, TURNS = 4, 2048, 3
+BATCH, COMPARED, PLAIN_STEPS = 2048, 4, 8
 Vectors = Callable[[], tuple[Tensor, Tensor]]
 
 
 def ours(kind: type[TwoTower], config: Any, graph: Graph, steps: int) -> Clock:
     """``steps`` steps through ``train``."""
-    clock = Clock(steps)
-    model = kind.from_graph(config, graph, torch.Generator().manual_seed(0))
-    with suppress(Enough):
-        train(model, graph, TrainConfig(epochs=1, batch_size=BATCH), seed=0, progress=clock)
-    return clock
+    return trained(kind, config, graph, TrainConfig(epochs=1, batch_size=BATCH), steps=steps)
 
 
-def plain(kind: type[TwoTower], config: Any, graph: Graph, batches: list[PairBatch]) -> tuple[float, list[float]]:
-    """Mean seconds of a step over ready-made ``batches``, as anybody would write it, and the losses."""
+def plain(kind: type[TwoTower], config: Any, graph: Graph, batches: list[PairBatch]) -> Plain:
+    """Steps over ready-made ``batches``, as anybody would write them."""
     model = kind.from_graph(config, graph, torch.Generator().manual_seed(0))
     assert isinstance(model, NGCF | MBGCN)
     vectors = _ngcf(model, graph) if isinstance(model, NGCF) else _mbgcn(model, graph)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses, ends = [], []
-    for batch in batches:
+
+    def loss_of(batch: PairBatch) -> Tensor:
         users_B, items_BJ = batch.users_B, torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
         users, items = vectors()
         score_BJ = (users[users_B][:, None] * items[items_BJ]).sum(-1)
@@ -65,12 +55,9 @@ def plain(kind: type[TwoTower], config: Any, graph: Graph, batches: list[PairBat
             own, other = model.users_UD, model.items_ID
         squares = own[users_B].square().sum() + other[items_BJ].square().sum()
         loss: Tensor = softplus(score_BJ[:, 1:] - score_BJ[:, :1]).mean() + config.l2 * squares / 2 / len(users_B)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-        ends.append(time.perf_counter())
-    return (ends[-1] - ends[0]) / (len(ends) - 1), losses
+        return loss
+
+    return stepped(torch.optim.Adam(model.parameters(), lr=1e-3), loss_of, batches)
 
 
 def _ngcf(model: NGCF, graph: Graph) -> Vectors:
@@ -145,29 +132,14 @@ def main() -> None:
     still = replace(config, **dropouts)
     made = sampler(kind(config, graph).batches, graph, BATCH, seed=0)  # type: ignore[arg-type]
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else made.n_steps
-    batches = [batch for batch in islice(made.epoch(0), 8) if isinstance(batch, PairBatch)]
-    first = ours(kind, still, graph, 4)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    torch.testing.assert_close(plain(kind, still, graph, batches[:4])[1], first.losses, rtol=1e-4, atol=0)
-    walls, cpus, plains = [], [], []
-    for _ in range(TURNS):
-        wall, cpu = ours(kind, config, graph, steps).per_step()
-        walls.append(made.n_steps * wall)
-        cpus.append(made.n_steps * cpu)
-        plains.append(made.n_steps * plain(kind, config, graph, batches)[0])
-    emit(
-        name=f"{name}_epoch",
-        value=round(median(walls), 2),
-        unit="s",
-        baseline={"name": "the equations in PyTorch, COO, all nodes", "value": round(median(plains), 1)},
-        ratio=round(median(plains) / median(walls), 2),
-        best=round(min(walls), 2),
-        cpu_seconds=round(median(cpus), 2),
-        peak_rss_bytes=peak,
-        steps={"measured": steps, "epoch": made.n_steps},
-        threads=THREADS,
-        load=round(os.getloadavg()[0], 1),
+    batches = [batch for batch in islice(made.epoch(0), PLAIN_STEPS) if isinstance(batch, PairBatch)]
+    first = ours(kind, still, graph, COMPARED)
+    peak = peak_rss()
+    torch.testing.assert_close(plain(kind, still, graph, batches[:COMPARED])[1], first.losses, rtol=1e-4, atol=0)
+    epochs = in_turns(
+        made.n_steps, partial(ours, kind, config, graph, steps), partial(plain, kind, config, graph, batches)
     )
+    report(f"{name}_epoch", epochs, "the equations in PyTorch, COO, all nodes", peak_rss_bytes=peak)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,17 @@ Without dropout, the losses of the first steps are compared before anything is m
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
-import time
 import warnings
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from statistics import median
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout, leaky_relu
 
-from benchmarks.lightgcn_epoch import Clock, Enough
-from benchmarks.line import emit
+from benchmarks.epochs import THREADS, Clock, Plain, in_turns, peak_rss, report, stepped, trained
 from benchmarks.waiting import asleep
 from macrorec import recipes
 from macrorec.api import RowBatch
@@ -32,27 +27,22 @@ from macrorec.inputs import read_split
 from macrorec.models.ghcf import MODEL, GHCFConfig
 from macrorec.ops.spmm import SparseMatrix
 from macrorec.train.sampling import sampler
-from macrorec.train.trainer import TrainConfig, train
+from macrorec.train.trainer import TrainConfig
 
-THREADS, BATCH, STEPS, TURNS = 4, 256, 12, 3
+BATCH, STEPS, PLAIN_STEPS = 256, 12, 4
 
 
 def ours(config: GHCFConfig, graph: Graph, steps: int) -> Clock:
     """``steps`` steps through ``train``."""
-    clock = Clock(steps)
-    model = MODEL.from_graph(config, graph, torch.Generator().manual_seed(0))
-    with suppress(Enough):
-        train(model, graph, TrainConfig(epochs=1, batch_size=BATCH), seed=0, progress=clock)
-    return clock
+    return trained(MODEL, config, graph, TrainConfig(epochs=1, batch_size=BATCH), steps=steps)
 
 
-def plain(config: GHCFConfig, graph: Graph, batches: list[RowBatch]) -> tuple[float, list[float]]:
-    """Mean seconds of a step over ready-made ``batches``, and the losses."""
+def plain(config: GHCFConfig, graph: Graph, batches: list[RowBatch]) -> Plain:
+    """Steps over ready-made ``batches``, as anybody would write them."""
     model = MODEL.from_graph(config, graph, torch.Generator().manual_seed(0))
     adjacencies = [_csr(matrix) for matrix in model.adjacencies if isinstance(matrix, SparseMatrix)]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses, ends = [], []
-    for batch in batches:
+
+    def loss_of(batch: RowBatch) -> Tensor:
         layer: Tensor = model.vectors_ND
         relation: Tensor = model.relations_RD
         layers, relations = [layer], [relation]
@@ -72,13 +62,9 @@ def plain(config: GHCFConfig, graph: Graph, batches: list[RowBatch]) -> tuple[fl
             y_E = (users_BD.repeat_interleave(start_B.diff(), 0) * r * items[items_E]).sum(1)
             whole = weight * (gram_DD * torch.outer(r, r)).sum() + ((1 - weight) * y_E.square() - 2 * y_E).sum()
             loss = loss + c * whole
-        loss = loss / len(users_BD)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-        ends.append(time.perf_counter())
-    return (ends[-1] - ends[0]) / (len(ends) - 1), losses
+        return loss / len(users_BD)
+
+    return stepped(torch.optim.Adam(model.parameters(), lr=1e-3), loss_of, batches)
 
 
 def _csr(matrix: SparseMatrix) -> Tensor:
@@ -97,29 +83,14 @@ def main() -> None:
     graph = from_split(read_split(recipe.source, recipe.prepare, recipe.split, seed=0))
     still = replace(recipe.model, dropout=0.0)
     made = sampler(MODEL.batches, graph, BATCH, seed=0)
-    batches = [batch for batch in islice(made.epoch(0), 4) if isinstance(batch, RowBatch)]
-    first = ours(still, graph, 4)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    batches = [batch for batch in islice(made.epoch(0), PLAIN_STEPS) if isinstance(batch, RowBatch)]
+    first = ours(still, graph, PLAIN_STEPS)
+    peak = peak_rss()
     torch.testing.assert_close(plain(still, graph, batches)[1], first.losses, rtol=1e-4, atol=0)
-    walls, cpus, plains = [], [], []
-    for _ in range(TURNS):
-        wall, cpu = ours(recipe.model, graph, steps).per_step()
-        walls.append(made.n_steps * wall)
-        cpus.append(made.n_steps * cpu)
-        plains.append(made.n_steps * plain(recipe.model, graph, batches)[0])
-    emit(
-        name="ghcf_epoch",
-        value=round(median(walls), 2),
-        unit="s",
-        baseline={"name": "the equations in PyTorch, CSR, all nodes", "value": round(median(plains), 1)},
-        ratio=round(median(plains) / median(walls), 2),
-        best=round(min(walls), 2),
-        cpu_seconds=round(median(cpus), 2),
-        peak_rss_bytes=peak,
-        steps={"measured": steps, "epoch": made.n_steps},
-        threads=THREADS,
-        load=round(os.getloadavg()[0], 1),
+    epochs = in_turns(
+        made.n_steps, partial(ours, recipe.model, graph, steps), partial(plain, recipe.model, graph, batches)
     )
+    report("ghcf_epoch", epochs, "the equations in PyTorch, CSR, all nodes", peak_rss_bytes=peak)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from benchmarks.epochs import TURNS, Clock, Plain, stepped, trained
 from benchmarks.line import emit
 from benchmarks.waiting import asleep
 from macrorec.api import ImpressionBatch, Impressions
@@ -36,10 +33,10 @@ from macrorec.models.macgnn import MNA, MODEL, MacGNN
 from macrorec.ops.dice import Dice
 from macrorec.ops.losses import bce
 from macrorec.train.sampling import sampler
-from macrorec.train.trainer import TrainConfig, train
+from macrorec.train.trainer import TrainConfig
 
 N_USERS, N_ITEMS, P, Q, RECENTS = 6_000, 4_000, 20, 18, 20
-N_SAMPLES, BATCH, TURNS, PLAIN_STEPS, COMPARED = 200_000, 1024, 3, 60, 5
+N_SAMPLES, BATCH, PLAIN_STEPS, COMPARED = 200_000, 1024, 60, 5
 CONFIG = MODEL.Config()
 SETTINGS = TrainConfig(epochs=2, batch_size=BATCH, lr=0.01, weight_decay=5e-5)
 
@@ -90,36 +87,9 @@ def made_up(seed: int = 0) -> tuple[Graph, Samples]:
     return graph, Samples(features, torch.from_numpy(label), pairs, history, history)
 
 
-@dataclass
-class Clock:
-    """Stands in for the progress display: notes the losses and when each step ends."""
-
-    losses: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-
-    def start(self, n_epochs: int, n_steps: int, done: int = 0) -> None:
-        """Training begins."""
-
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        """A batch is done."""
-        self.losses.append(loss)
-        self.ends.append(time.perf_counter())
-        self.cpu.append(time.process_time())
-
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """An epoch is done: nothing to note."""
-
-    def close(self) -> None:
-        """Training is over: nothing to close."""
-
-
 def ours(graph: Graph, samples: Samples) -> Clock:
     """Two epochs through ``train``."""
-    clock = Clock()
-    model = MODEL.from_graph(CONFIG, graph, torch.Generator().manual_seed(0))
-    train(model, graph, SETTINGS, seed=0, labelled=samples, progress=clock)
-    return clock
+    return trained(MODEL, CONFIG, graph, SETTINGS, labelled=samples)
 
 
 def plain_logits(model: MacGNN, f: Features) -> Tensor:
@@ -166,20 +136,12 @@ def plain_logits(model: MacGNN, f: Features) -> Tensor:
     return logit_B
 
 
-def plain(graph: Graph, batches: list[ImpressionBatch]) -> tuple[float, list[float]]:
-    """Mean seconds of a step over ready-made batches, and the losses."""
+def plain(graph: Graph, batches: list[ImpressionBatch]) -> Plain:
+    """Steps over ready-made batches."""
     model = MODEL.from_graph(CONFIG, graph, torch.Generator().manual_seed(0))
     assert isinstance(model, MacGNN)
     optimizer = torch.optim.Adam(model.parameters(), lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
-    losses, ends = [], []
-    for batch in batches:
-        loss = bce(plain_logits(model, batch.features), batch.labels_B)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-        ends.append(time.perf_counter())
-    return (ends[-1] - ends[0]) / (len(ends) - 1), losses
+    return stepped(optimizer, lambda batch: bce(plain_logits(model, batch.features), batch.labels_B), batches)
 
 
 def main() -> None:
@@ -198,8 +160,9 @@ def main() -> None:
     rates, cpus, plains = [], [], []
     for _ in range(TURNS):
         clock = ours(graph, samples)
-        rates.append((len(clock.ends) - 1) * N_SAMPLES / (len(clock.ends) / 2) / (clock.ends[-1] - clock.ends[0]))
-        cpus.append((clock.cpu[-1] - clock.cpu[0]) / (len(clock.cpu) - 1))
+        wall, cpu = clock.per_step()
+        rates.append(N_SAMPLES * SETTINGS.epochs / len(clock.losses) / wall)
+        cpus.append(cpu)
         plains.append(BATCH / plain(graph, batches)[0])
     emit(
         name="macgnn_train",

@@ -9,12 +9,10 @@ that of reading, training and evaluating, before the baseline runs; evaluation r
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from statistics import median
 
@@ -23,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout, elu, softplus
 
-from benchmarks.lightgcn_epoch import Clock, Enough
-from benchmarks.line import emit
+from benchmarks.epochs import THREADS, TURNS, Clock, Plain, in_turns, peak_rss, report, stepped, trained
 from benchmarks.waiting import asleep
 from macrorec import recipes
 from macrorec.api import PairBatch
@@ -37,9 +34,9 @@ from macrorec.graph.bipartite import Graph, from_split
 from macrorec.inputs import read_split
 from macrorec.models.swgcn import MODEL, SWGCN, SWGCNConfig
 from macrorec.train.sampling import sampler
-from macrorec.train.trainer import TrainConfig, train
+from macrorec.train.trainer import TrainConfig
 
-THREADS, BATCH, STEPS, PLAIN_STEPS, COMPARED, TURNS = 4, 512, 30, 3, 3, 3
+BATCH, STEPS, PLAIN_STEPS, COMPARED = 512, 30, 4, 3
 N_USERS, N_ITEMS, N_EDGES = 15_449, 11_953, (858_505, 180_027, 76_731)
 METRICS = tuple(f"{name}@{k}" for k in (10, 20, 50, 100, 200) for name in ("hr", "ndcg"))
 CONFIG = MODEL.Config()
@@ -81,27 +78,14 @@ def drawn() -> Split:
 
 def ours(graph: Graph, steps: int, config: SWGCNConfig = CONFIG) -> Clock:
     """``steps`` steps through ``train``."""
-    clock = Clock(steps)
-    model = MODEL.from_graph(config, graph, torch.Generator().manual_seed(0))
-    with suppress(Enough):
-        train(model, graph, TrainConfig(epochs=1, batch_size=BATCH), seed=0, progress=clock)
-    return clock
+    return trained(MODEL, config, graph, TrainConfig(epochs=1, batch_size=BATCH), steps=steps)
 
 
-def plain(graph: Graph, batches: list[PairBatch], config: SWGCNConfig = CONFIG) -> tuple[float, list[float]]:
-    """Mean seconds of a step over ready-made ``batches``, as one writes the equations in PyTorch, and the losses."""
+def plain(graph: Graph, batches: list[PairBatch], config: SWGCNConfig = CONFIG) -> Plain:
+    """Steps over ready-made ``batches``, as one writes the equations in PyTorch."""
     model = MODEL.from_graph(config, graph, torch.Generator().manual_seed(0))
     assert isinstance(model, SWGCN)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses, ends = [], [time.perf_counter()]
-    for batch in batches:
-        loss = plain_loss(model, graph, batch)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-        ends.append(time.perf_counter())
-    return (ends[-1] - ends[1]) / max(len(ends) - 2, 1), losses
+    return stepped(torch.optim.Adam(model.parameters(), lr=1e-3), partial(plain_loss, model, graph), batches)
 
 
 def plain_loss(model: SWGCN, graph: Graph, batch: PairBatch) -> Tensor:
@@ -148,39 +132,29 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     split, origin = taobao()
     graph = from_split(split)
-    walls, cpus, plains, evaluations = [], [], [], []
+    evaluations = []
     ours(graph, 3)
     model = MODEL.from_graph(CONFIG, graph, torch.Generator().manual_seed(0)).eval()
     for _ in range(TURNS):
         start = time.perf_counter()
         evaluate(model, split, "test", EvalConfig(metrics=METRICS))
         evaluations.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_rss()
     assert model.batches is not None
     made = sampler(model.batches, graph, BATCH, seed=0)
-    batches = [batch for batch in islice(made.epoch(0), max(PLAIN_STEPS + 1, COMPARED)) if isinstance(batch, PairBatch)]
+    batches = [batch for batch in islice(made.epoch(0), PLAIN_STEPS) if isinstance(batch, PairBatch)]
     still = replace(CONFIG, dropout=0.0)
     literal = plain(graph, batches[:COMPARED], still)[1]
     torch.testing.assert_close(literal, ours(graph, COMPARED, still).losses, rtol=1e-4, atol=0)
-    for _ in range(TURNS):
-        wall, cpu = ours(graph, steps).per_step()
-        walls.append(made.n_steps * wall)
-        cpus.append(made.n_steps * cpu)
-        plains.append(made.n_steps * plain(graph, batches)[0])
-    emit(
-        name="swgcn_epoch",
-        value=round(median(walls), 1),
-        unit="s",
-        baseline={"name": "the same equations and gradients, plain PyTorch", "value": round(median(plains), 1)},
-        ratio=round(median(plains) / median(walls), 2),
-        best=round(min(walls), 1),
-        cpu_seconds=round(median(cpus), 1),
+    epochs = in_turns(made.n_steps, partial(ours, graph, steps), partial(plain, graph, batches))
+    report(
+        "swgcn_epoch",
+        epochs,
+        "the same equations and gradients, plain PyTorch",
+        digits=1,
         evaluation_seconds=round(median(evaluations), 2),
         peak_mib=round(peak / 2**20),
-        steps={"measured": steps, "epoch": made.n_steps},
         data=origin,
-        threads=THREADS,
-        load=round(os.getloadavg()[0], 1),
     )
 
 
