@@ -6,6 +6,7 @@ users.parquet          user_id, row n is number n
 items.parquet          item_id, popularity (distinct users of the target behaviour in train), title where there are any
 graph.safetensors      per behaviour r: r.start_U, r.item_E, r.weight_E, r.count_E
 weights.safetensors    the model's state
+clusters-users.parquet, clusters-items.parquet  row n is number n; only for a model with clusters: macrorec.clusters
 vectors.safetensors    users_UD, items_ID; only for a TwoTower
 macro.safetensors      the macro graph, whole; only for a Ranker
 """
@@ -25,6 +26,7 @@ import torch
 
 from macrorec import __version__, configs, files, models, weights
 from macrorec.api import Model, TwoTower
+from macrorec.clusters import Clusters
 from macrorec.data.log import Behavior
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
@@ -55,6 +57,8 @@ class Bundle:
     """Distinct users of the target behaviour per item, shape (I,)."""
     titles: pl.Series | None = None
     """A name per item, for people, where the log came with any; null for an item without."""
+    clusters: Clusters | None = None
+    """The model's, where it has any, and its writer kept them."""
 
     @staticmethod
     def save(
@@ -66,10 +70,12 @@ class Bundle:
         config: Mapping[str, Any] | None = None,
         *,
         titles: pl.Series | None = None,
+        clusters: Clusters | None = None,
     ) -> Path:
         """Write a bundle to ``folder``, whole or not at all; an older bundle there is replaced, anything else is kept.
 
-        ``config``: plain values to keep with it; ``titles``: a name per item. Raises UserError if ``folder`` is
+        ``config``: plain values to keep with it; ``titles``: a name per item; ``clusters``: the model's, else they
+        are asked of it, and nothing says until when they were learned. Raises UserError if ``folder`` is
         something else than a bundle.
         """
         place = Path(folder)
@@ -96,6 +102,9 @@ class Bundle:
                 with torch.no_grad():
                     users_UD, items_ID = model.encode()
                 weights.write(new / "vectors.safetensors", {"users_UD": users_UD, "items_ID": items_ID})
+            clusters = clusters or Clusters.of(model, graph, users, items)
+            if clusters is not None:
+                clusters.write(new)
             sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
             manifest = {"format": FORMAT, "version": VERSION, "macrorec": __version__, "sha256": sums}
             files.write_json(new / MANIFEST, manifest)
@@ -121,12 +130,13 @@ class Bundle:
             config = configs.parse_model(described["model"])
             model = models.load(described["model"]["name"]).from_graph(config, graph, torch.Generator().manual_seed(0))
             model.load_state_dict(weights.read(place / "weights.safetensors"), strict=True)
+            clusters = Clusters.read(place, {"users": users, "items": items})
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError, pl.exceptions.PolarsError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{place} cannot be read as a bundle: {reason}") from error
         popularity = items_frame["popularity"].to_numpy().astype(np.int64)
         titles = items_frame["title"] if "title" in items_frame.columns else None
-        return Bundle(place, model.eval(), graph, users, items, described["config"], popularity, titles)
+        return Bundle(place, model.eval(), graph, users, items, described["config"], popularity, titles, clusters)
 
 
 def check(folder: Path) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ import torch
 from macrorec import answers, configs, explanations, models, regions
 from macrorec.api import Model, Ranker
 from macrorec.bundle import MANIFEST, Bundle
+from macrorec.clusters import Clusters, clusters_of, end_of
 from macrorec.data.log import Behavior, Interactions
 from macrorec.data.sources.table import read_log, read_table
 from macrorec.data.vocab import Ids, Vocab
@@ -100,8 +101,8 @@ def fit(
     graph = build(events)
     labelled: Interactions | Samples = events
     if ranks:
-        found = features_of_log(events, features, seed=seed)
-        graph, labelled = dataclasses.replace(graph, macro=found.macro), found.samples["train"]
+        known = features_of_log(events, features, seed=seed)
+        graph, labelled = dataclasses.replace(graph, macro=known.macro), known.samples["train"]
     elif features is not None:
         raise ConfigError(f"fit: features are for rankers, and {model} is none; leave them out")
     what = f"{model} on {graph.n_users:,} users x {graph.n_items:,} items"
@@ -111,7 +112,8 @@ def fit(
         raise ConfigError(f"fit: {model} is fitted in closed form, and takes no {next(iter(training))!r}")
     settings: TrainConfig = configs.parse(TrainConfig, {"epochs": PASSES if ranks else EPOCHS, **training})
     train(module, graph, settings, seed=seed, labelled=labelled, progress=reporter(quiet=quiet), device=str(on))
-    return Recommender(module, graph, events.users, events.items, text, positive=positive)
+    found = Clusters.of(module, graph, events.users, events.items, end_of(events))
+    return Recommender(module, graph, events.users, events.items, text, positive=positive, clusters=found)
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Recommender:
@@ -121,15 +123,15 @@ def load(folder: str | Path, *, device: str = "cpu") -> Recommender:
         found = restore(Run.open(place))
         config, parts = found.config, found.parts
         titles, positive = titles_of(config.source, parts.items), config.prepare.binary
-        module = found.model.to(on)
-        return Recommender(module, found.graph, parts.users, parts.items, titles=titles, positive=positive)
+        module, ids = found.model.to(on), (parts.users, parts.items)
+        clusters = clusters_of(module, parts)
+        return Recommender(module, found.graph, *ids, titles=titles, positive=positive, clusters=clusters)
     bundle = Bundle.load(place)
     kept = bundle.config.get("recommender", {})
     text = (bool(kept["text"][0]), bool(kept["text"][1])) if kept else (False, False)
     positive = kept.get("positive") if kept else bundle.config.get("prepare", {}).get("binary")
-    recommender = Recommender(
-        bundle.model.to(on), bundle.graph, bundle.users, bundle.items, text, titles=bundle.titles, positive=positive
-    )
+    own = bundle.model.to(on), bundle.graph, bundle.users, bundle.items
+    recommender = Recommender(*own, text, titles=bundle.titles, positive=positive, clusters=bundle.clusters)
     if kept and kept["events"]["user_id"]:
         recommender.append(kept["events"])
     return recommender
@@ -148,6 +150,7 @@ class Recommender:
         *,
         titles: pl.Series | None = None,
         positive: float | None = None,
+        clusters: Clusters | None = None,
     ) -> None:
         """``text``: whether ids of users and of items are given back as text, even where all are integers. ``titles``:
         names of the items, for people. ``positive``: the least rating of a positive, where events come with ratings."""
@@ -157,6 +160,8 @@ class Recommender:
         self._text = text
         self._titles = titles
         self._positive = positive
+        self.clusters = clusters or Clusters.of(module, graph, users, items)
+        """The model's clusters of the users and items of the fit; None where it has none."""
         ids = {"user_id": users.ids.dtype, "item_id": items.ids.dtype}
         self._live = after(users, graph, items, pl.DataFrame(schema={**ids, **EVENT}))
 
@@ -342,8 +347,9 @@ class Recommender:
         """Write a bundle: model, ids, histories, and the events since the fit. No pickle in it."""
         users, graph = self._fitted
         events = self._live.events.to_dict(as_series=False)
-        kept = {"text": list(self._text), "positive": self._positive, "events": events}
-        return Bundle.save(folder, self.module, graph, users, self.items, {"recommender": kept}, titles=self._titles)
+        kept = {"recommender": {"text": list(self._text), "positive": self._positive, "events": events}}
+        own = self.module, graph, users, self.items
+        return Bundle.save(folder, *own, kept, titles=self._titles, clusters=self.clusters)
 
     def _users_asked(self, ids: Ids, unknown: str) -> tuple[pl.Series, Numbers]:
         """Ids as they are given back, and numbers; unknown users have -1 where they are not skipped."""

@@ -27,6 +27,7 @@ from macrorec.graph.groups import (
     by_kmeans,
     given,
     item_vectors,
+    means,
     objective,
     user_vectors,
 )
@@ -40,6 +41,10 @@ Side = Literal["users", "items"]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int32]
 
+UNTIL = "macrorec.until"
+"""Key of the Parquet metadata of a file of groups: time of the last event that they were learned from."""
+_EVER = -(1 << 63)
+"""Earlier than any event: what a file that does not say so is taken to have learned until."""
 _BLOCK = 1 << 14
 """Late nodes that are looked at together."""
 
@@ -63,10 +68,12 @@ def fit_items(
     n_users: int,
     *,
     seed: int,
+    until: int | None = None,
 ) -> Fitted:
     """Groups of items from their categories, from these events, or from a file.
 
-    Raises DataError for categories without a catalog, for a file that gives no groups, and as ``by_kmeans`` does.
+    ``until``: time at which these events end. Raises DataError for categories without a catalog, for a file that gives
+    no groups, or says that it was learned from later events, and as ``by_kmeans`` does.
     """
     match kind:
         case ByCategory():
@@ -80,7 +87,10 @@ def fit_items(
             vectors_NF = item_vectors(user_E, item_E, weight_E, n_users, len(items), kind.dim, seed=seed)
             return _fitted("items", vectors_NF, kind.n, seed)
         case ByFile():
-            return Fitted(_read("items", kind.path, items), None)
+            groups = _read("items", kind.path, items, until)
+            if not kind.join:
+                return Fitted(groups, None)
+            return _centred(groups, item_vectors(user_E, item_E, weight_E, n_users, len(items), seed=seed))
 
 
 def fit_users(
@@ -92,6 +102,7 @@ def fit_users(
     weight_E: npt.NDArray[Any] | None,
     *,
     seed: int,
+    until: int | None = None,
 ) -> Fitted:
     """Groups of users from how often these events met the groups of ``items``, or from a file; errors likewise."""
     match kind:
@@ -100,7 +111,10 @@ def fit_users(
         case ByKMeans():
             return _fitted("users", user_vectors(user_E, item_E, weight_E, items, len(users)), kind.n, seed)
         case ByFile():
-            return Fitted(_read("users", kind.path, users), None)
+            groups = _read("users", kind.path, users, until)
+            if not kind.join:
+                return Fitted(groups, None)
+            return _centred(groups, user_vectors(user_E, item_E, weight_E, items, len(users)))
 
 
 def joined(macro: MacroGraph) -> tuple[Groups, Groups]:
@@ -160,17 +174,29 @@ def _fitted(side: Side, vectors_NF: Any, n: int, seed: int) -> Fitted:
     return Fitted(groups, objective(vectors_NF, groups))
 
 
-def _read(side: Side, path: str, nodes: Vocab) -> Groups:
+def _centred(groups: Groups, vectors_NF: Any) -> Fitted:
+    """``groups`` with the centres of their members, which later nodes may join."""
+    groups = replace(groups, centres_KF=means(vectors_NF, groups.of_N, groups.n))
+    return Fitted(groups, objective(vectors_NF, groups))
+
+
+def _read(side: Side, path: str, nodes: Vocab, until: int | None) -> Groups:
     """Groups from a Parquet file of ids and group numbers; ids outside the log do not matter."""
     column = f"{side[:-1]}_id"
     file = locate(path)
     try:
         frame = pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        learned = int(pl.read_parquet_metadata(file).get(UNTIL, _EVER))
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(f"features.{side}: {file} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     if not {column, "group"} <= set(frame.columns) or not frame["group"].dtype.is_integer():
         raise DataError(f"features.{side}: {file} must have the columns {column} and group, a whole number; it has "
                         + ", ".join(f"{name} ({kind})" for name, kind in frame.schema.items()))  # fmt: skip
+    if until is not None and learned > until:
+        raise DataError(
+            f"features.{side}: the groups of {file} were learned from events up to {learned}, and the history ends at "
+            f"{until}: learn them from the history alone, or raise features.history"
+        )
     frame = frame.filter(pl.col(column).is_not_null() & (pl.col("group") >= 0))
     number = nodes.numbers(frame[column])
     of_N = np.full(len(nodes), UNKNOWN, dtype=np.int64)

@@ -70,8 +70,11 @@ class ByFile:
     """Groups from outside, such as clusters of another model."""
 
     path: str
-    """A Parquet file of item_id (or user_id) and group."""
+    """A Parquet file of item_id (or user_id) and group, such as ``macrorec clusters --out`` writes. A file that says
+    until when its groups were learned is refused where the history ends earlier."""
     kind: Literal["file"] = "file"
+    join: bool = False
+    """Whether nodes that the file gives no group join one, as with k-means, once they have history."""
 
 
 Grouping = Annotated[ByCategory | ByKMeans | ByFile, Discriminator("kind")]
@@ -157,7 +160,7 @@ def by_kmeans(vectors_NF: Vectors, k: int, *, seed: int) -> Groups:
     rank = np.full(k + 1, UNKNOWN, dtype=np.int32)
     rank[order] = np.arange(len(order))
     of_N = rank[label_N]
-    return Groups(of_N, len(order), centres_KF=_means(vectors_NF, of_N, len(order)))
+    return Groups(of_N, len(order), centres_KF=means(vectors_NF, of_N, len(order)))
 
 
 def objective(vectors_NF: Vectors, groups: Groups) -> float:
@@ -167,7 +170,7 @@ def objective(vectors_NF: Vectors, groups: Groups) -> float:
     """
     centres = groups.centres_KF
     if centres is None:
-        centres = _means(vectors_NF, groups.of_N, groups.n)
+        centres = means(vectors_NF, groups.of_N, groups.n)
     total = 0.0
     for rows, block in _blocks(vectors_NF):
         own = groups.of_N[rows]
@@ -294,7 +297,7 @@ def _nearest(vectors_NF: Vectors, centres_KF: Floats) -> npt.NDArray[np.int32]:
     return nearest
 
 
-def _means(vectors_NF: Vectors, of_N: npt.NDArray[np.int32], k: int) -> Floats:
+def means(vectors_NF: Vectors, of_N: npt.NDArray[np.int32], k: int) -> Floats:
     """mu_k (3), (K, F); zeros for a group without members."""
     members = np.flatnonzero(of_N >= 0)
     one_hot_KN = sp.csr_matrix((np.ones(len(members)), (of_N[members], members)), (k, len(of_N)))

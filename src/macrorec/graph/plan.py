@@ -101,8 +101,9 @@ def plan(split: Split, config: FeatureConfig, catalog: Catalog | None, *, seed: 
     liked = line.positives()
     user_E, item_E, weight_E, *_ = liked.events(slice(liked.n_first))
     events = user_E, item_E, weight_E
-    items = fit_items(config.items, line.rows.items, catalog, *events, len(line.rows.users), seed=seed)
-    users = fit_users(config.users, line.rows.users, items.groups, *events, seed=seed)
+    n_users, until = len(line.rows.users), line.boundary
+    items = fit_items(config.items, line.rows.items, catalog, *events, n_users, seed=seed, until=until)
+    users = fit_users(config.users, line.rows.users, items.groups, *events, seed=seed, until=until)
     sides = (liked.user_H, line.rows.user, len(line.rows.users)), (liked.item_H, line.rows.item, len(line.rows.items))
     if config.kind == "snapshot":
         known_H = known_to_test(liked)
