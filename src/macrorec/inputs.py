@@ -20,6 +20,7 @@ from macrorec.data.split import SplitConfig, split
 from macrorec.data.synthetic import SUMMARY, write_market
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
+from macrorec.eval.links import pairs_over
 from macrorec.graph.features import FeatureConfig, FeatureSet, feature_set
 from macrorec.graph.groups import ByKMeans
 
@@ -34,12 +35,30 @@ class Synthetic:
     """Seed of the market itself, whatever the seed of the run."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkSource(Source):
+    """A log whose split for link prediction was published with the pairs that a probe is fitted to."""
+
+    probe: str
+    """Labelled pairs, ``user_id, item_id, label``: edges of train (1) and non-edges (0). They make no graph."""
+
+
 def read_split(source: Source | Synthetic, preparation: PrepareConfig, cuts: SplitConfig, *, seed: int) -> Split:
     """The parts of ``source``; random cuts draw from ``seed``."""
     log = on_disk(source) if isinstance(source, Synthetic) else source
     there: dict[Part, str | None] = {"train": log.path, "valid": log.valid, "test": log.test}
     frames: dict[str, pl.LazyFrame] = {part: read(log, part) for part, path in there.items() if path is not None}
     return split(prepare(frames, log.behaviors, preparation), cuts, seed=seed)
+
+
+def read_probe(source: Source | Synthetic, like: Interactions) -> Interactions | None:
+    """The pairs that a probe is fitted to, over the vocabularies of ``like``; None where none were published."""
+    if not isinstance(source, LinkSource):
+        return None
+    frame = read(replace(source, path=source.probe, extra=())).sort("row").collect()
+    if "label" not in frame.columns:
+        raise DataError(f"{source.probe}: a probe needs labelled pairs, and there is no column 'label'")
+    return pairs_over(frame, like, source.probe)
 
 
 def read_features(source: Source | Synthetic, config: FeatureConfig, parts: Split, *, seed: int) -> FeatureSet:

@@ -8,15 +8,24 @@ from typing import Any, Literal, get_args
 
 from macrorec import configs
 from macrorec.api import Model
-from macrorec.clusters import clusters_of
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, evaluate
+from macrorec.eval.links import LinkPairs, load_pairs
 from macrorec.eval.ranking import MaskPolicy
 from macrorec.graph.bipartite import Graph
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split, titles_of
-from macrorec.run import RunConfig, build, features_of, graph_of, known_device, same_data, same_features
+from macrorec.run import (
+    RunConfig,
+    build,
+    features_of,
+    graph_of,
+    known_device,
+    pairs_of,
+    same_data,
+    same_features,
+)
 from macrorec.store import Bundle, Run
 
 
@@ -85,7 +94,20 @@ def evaluate_run(
     wanted = replace(config.eval, metrics=metrics or config.eval.metrics, mask=policy)
     samples = found.features.samples if found.features else None
     which: Literal["valid", "test"] = "valid" if part == "valid" else "test"
-    return evaluate(found.model.to(on), found.parts, which, wanted, samples=samples, device=str(on))
+    pairs = saved_pairs(result, found)
+    return evaluate(found.model.to(on), found.parts, which, wanted, samples=samples, pairs=pairs, device=str(on))
+
+
+def saved_pairs(result: Run, found: Restored) -> LinkPairs | None:
+    """The pairs that a run of links was measured on, as it saved them; None for other runs."""
+    made = pairs_of(found.config, found.parts)
+    if made is None:
+        return None
+    known = {"probe": made.probe, "valid": made.valid, "test": made.test}
+    for name in known:
+        if (path := result.pairs(name)).is_file():
+            known[name] = load_pairs(path, found.parts.train)
+    return LinkPairs(**known, drawn=made.drawn)
 
 
 def export(result: Run, folder: str | Path) -> Path:
@@ -93,9 +115,7 @@ def export(result: Run, folder: str | Path) -> Path:
     found = restore(result)
     kept = {"run": result.name, **configs.plain(found.config)}
     titles = titles_of(found.config.source, found.parts.items)
-    users, items = found.parts.users, found.parts.items
-    clusters = clusters_of(found.model, found.parts)
-    return Bundle.save(folder, found.model, found.graph, users, items, kept, titles=titles, clusters=clusters)
+    return Bundle.save(folder, found.model, found.graph, found.parts.users, found.parts.items, kept, titles=titles)
 
 
 def summary(result: Run, recipe: str) -> dict[str, Any]:

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 
 from macrorec import configs, models, provenance
-from macrorec.api import Model, Ranker
-from macrorec.clusters import clusters_of
+from macrorec.api import Model, Ranker, TwoTower
 from macrorec.data.log import Split
 from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
 from macrorec.data.split import SplitConfig
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, check, evaluate, measure, ranking_task
+from macrorec.eval.links import LinkPairs, link_pairs, probes_in, require_vectors
 from macrorec.eval.metrics import with_cohorts
 from macrorec.eval.ranking import EvalConfig
 from macrorec.graph.bipartite import Graph, from_split
 from macrorec.graph.features import FeatureConfig, FeatureSet
-from macrorec.inputs import Synthetic, read_features, read_split
+from macrorec.inputs import LinkSource, Synthetic, read_features, read_probe, read_split
 from macrorec.store import Run
 from macrorec.train import memory
 from macrorec.train.trainer import History, TrainConfig, train
@@ -40,7 +40,7 @@ from macrorec.train.trainer import History, TrainConfig, train
 class RunConfig:
     """All that decides the numbers of a run."""
 
-    source: Source | Synthetic
+    source: Source | LinkSource | Synthetic
     """Where the log lies, and what its columns mean."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """Which rows count, and how often."""
@@ -109,11 +109,11 @@ def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any, b
     parts = read_split(config.source, config.prepare, config.split, seed=config.seed)
     origin = _begin(result, parts)
     stages: dict[str, Any] = {}
-    has_valid = len(parts.valid) > 0
+    has_valid, pairs = len(parts.valid) > 0, pairs_of(config, parts)
     if config.refit and has_valid:
         stages["fit"] = _choose(result, config, parts, on, progress, board)
         settings, last = for_epochs(config.train, stages["fit"]["best_epoch"]), parts.with_valid_in_train()
-        features = features_of(config, last)
+        features, pairs = features_of(config, last), pairs_of(config, last)
         model, record = fit(
             config,
             last,
@@ -132,20 +132,18 @@ def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any, b
             parts,
             on,
             features=features,
-            validate=watch(config, parts, on, features),
+            validate=watch(config, parts, on, features, pairs),
             folder=result.stage("fit"),
             progress=progress,
             tensorboard=board and board / "fit",
         )
         stages["fit"] = asdict(record)
         if has_valid:
-            stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on, features).metrics
-    tested = _measure(result, model, last, "test", config, on, features) if len(parts.test) else None
+            stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on, features, pairs).metrics
+    tested = _measure(result, model, last, "test", config, on, features, pairs) if len(parts.test) else None
     result.write_weights(model.state_dict())
-    if (found := clusters_of(model, last)) is not None:
-        found.write(result.folder)
     result.write("history.json", stages)
-    result.write("provenance.json", _end(origin, stages, tested, features))
+    result.write("provenance.json", _end(origin, stages, tested, features, pairs))
     metrics = {"valid": stages["fit"].get("valid", {}), "test": tested.metrics if tested else {}}
     result.finish(metrics)
 
@@ -170,6 +168,8 @@ def fit(
     features = features or features_of(config, parts)
     graph = graph_of(parts, features)
     model = build(config, graph).to(device)
+    if config.eval.protocol == "links":
+        require_vectors(model, config.eval.metrics)
     record = train(
         model,
         graph,
@@ -201,6 +201,13 @@ def features_of(config: RunConfig, parts: Split) -> FeatureSet | None:
     return read_features(config.source, config.features, parts, seed=config.seed)
 
 
+def pairs_of(config: RunConfig, parts: Split) -> LinkPairs | None:
+    """The labelled pairs that ``config`` measures links on; None for other protocols."""
+    if config.eval.protocol != "links":
+        return None
+    return link_pairs(parts, config.eval, read_probe(config.source, parts.train))
+
+
 def graph_of(parts: Split, features: FeatureSet | None) -> Graph:
     """The graph of ``parts.train``, with the macro graph where there are features."""
     graph = from_split(parts)
@@ -208,30 +215,49 @@ def graph_of(parts: Split, features: FeatureSet | None) -> Graph:
 
 
 def validator(
-    config: RunConfig, parts: Split, device: torch.device | str, features: FeatureSet | None = None
+    config: RunConfig,
+    parts: Split,
+    device: torch.device | str,
+    features: FeatureSet | None = None,
+    pairs: LinkPairs | None = None,
 ) -> Callable[[Model], Mapping[str, float]]:
     """What measures a model on valid while it learns.
 
     Raises ConfigError where training watches a cohort of held-out items that valid cannot tell.
     """
     if config.eval.protocol != "ranking":
-        samples = features.samples if features else None
-        return lambda model: evaluate(model, parts, "valid", config.eval, device=str(device), samples=samples).metrics
+        samples, on = features.samples if features else None, str(device)
+        return lambda m: evaluate(m, parts, "valid", config.eval, samples=samples, pairs=pairs, device=on).metrics
     watched = () if config.train.monitor is None else (config.train.monitor,)
     task = ranking_task(parts, "valid", replace(config.eval, metrics=(*config.eval.metrics, *watched)))
     return lambda model: measure(model, task, config.eval).metrics
 
 
 def watch(
-    config: RunConfig, parts: Split, device: torch.device | str, features: FeatureSet | None = None
+    config: RunConfig,
+    parts: Split,
+    device: torch.device | str,
+    features: FeatureSet | None = None,
+    pairs: LinkPairs | None = None,
 ) -> Callable[[Model], Mapping[str, float]] | None:
     """The validator, where training watches a metric; training alone decides what it means to watch without valid."""
-    return validator(config, parts, device, features) if config.train.monitor is not None and len(parts.valid) else None
+    watched = config.train.monitor
+    if watched is None or not len(parts.valid):
+        return None
+    if config.eval.protocol == "links":  # a probe would take longer than an epoch
+        direct = [name for name in config.eval.metrics if not probes_in([name])]
+        config = replace(config, eval=replace(config.eval, metrics=tuple(dict.fromkeys([*direct, watched]))))
+    return validator(config, parts, device, features, pairs)
 
 
 def ranks(model: Any) -> bool:
     """Whether ``model``, a model's ``Config``, is that of a ranker."""
     return issubclass(models.load(configs.model_name(model)), Ranker)
+
+
+def retrieves(model: Any) -> bool:
+    """Whether ``model``, a model's ``Config``, is that of one with vectors whose inner product is the score."""
+    return issubclass(models.load(configs.model_name(model)), TwoTower)
 
 
 def for_epochs(settings: TrainConfig, epochs: int) -> TrainConfig:
@@ -298,8 +324,8 @@ def _choose(
 ) -> dict[str, Any]:
     """The record of the stage ``fit`` of a run that refits: read if it is there, for the run was then interrupted."""
     if not result.has("fit.json"):
-        features = features_of(config, parts)
-        validate = watch(config, parts, device, features)
+        features, pairs = features_of(config, parts), pairs_of(config, parts)
+        validate = watch(config, parts, device, features, pairs)
         model, record = fit(
             config,
             parts,
@@ -310,7 +336,7 @@ def _choose(
             progress=progress,
             tensorboard=board and board / "fit",
         )
-        valid = _measure(result, model, parts, "valid", config, device, features).metrics
+        valid = _measure(result, model, parts, "valid", config, device, features, pairs).metrics
         result.write("fit.json", {**asdict(record), "valid": valid})
     return result.read("fit.json")
 
@@ -323,19 +349,27 @@ def _measure(
     config: RunConfig,
     device: torch.device,
     features: FeatureSet | None,
+    pairs: LinkPairs | None,
 ) -> Evaluation:
     samples = features.samples if features else None
-    measured = evaluate(model, parts, part, config.eval, samples=samples, device=str(device))
+    measured = evaluate(model, parts, part, config.eval, samples=samples, pairs=pairs, device=str(device))
     result.write_per_user(part, measured.per_user)
     if measured.samples is not None:
         result.write_samples(part, measured.samples)
+    if pairs is not None:
+        result.write_pairs(part, pairs.part(part).frame())
+        result.write_pairs("probe", pairs.probe.frame())
     if measured.degrees is not None:
         result.write_degrees(part, measured.degrees)
     return measured
 
 
 def _end(
-    origin: Mapping[str, Any], stages: Mapping[str, Any], tested: Evaluation | None, features: FeatureSet | None
+    origin: Mapping[str, Any],
+    stages: Mapping[str, Any],
+    tested: Evaluation | None,
+    features: FeatureSet | None,
+    pairs: LinkPairs | None,
 ) -> dict[str, Any]:
     epochs = list(stages.values())[-1]["epochs"]
     seconds = {
@@ -351,6 +385,7 @@ def _end(
         "mask": tested.mask if tested else None,
         "counts": tested.counts if tested else {},
         "features": {**features.report, "digest": digest(features)} if features else {},
+        "pairs": pairs.digests() if pairs else {},
     }
 
 

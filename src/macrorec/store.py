@@ -16,7 +16,6 @@ import torch
 
 from macrorec import files, weights
 from macrorec.bundle import Bundle
-from macrorec.clusters import Clusters
 from macrorec.errors import DataError, UserError
 
 try:
@@ -38,7 +37,7 @@ class Run:
     history.json         per stage: losses, seconds and validation metrics of each epoch
     per_user-PART.parquet  user_id and a column per metric
     degrees-PART.parquet   rankings only: every metric by train degree of users and of held-out items
-    clusters-SIDE.parquet  users and items: their clusters, of a model that has any; see ``macrorec.clusters``
+    pairs-PART.parquet     links only: user_id, item_id, label of the pairs of valid, test and the probe
     samples-PART.parquet   clicks only: user_id, item_id, label, logit, user_history, item_history per impression
     provenance.json      versions, command, data digest and row report, machine, times, seeds, mask policy
     metrics.json         {valid: {...}, test: {...}}; written last
@@ -100,6 +99,10 @@ class Run:
         """Every metric of ``part`` by train degree; None for a run that ranks nothing, or does not tell."""
         return self._frame(f"degrees-{part}.parquet")
 
+    def pairs(self, part: str) -> Path:
+        """Where the labelled pairs of ``part`` lie, of a run that measured links."""
+        return self.folder / f"pairs-{part}.parquet"
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The fitted model's state, on the CPU."""
         return weights.read(self.folder / "weights.safetensors")
@@ -107,10 +110,6 @@ class Run:
     def _frame(self, name: str) -> pl.DataFrame | None:
         """The table ``name``, if it is there."""
         return pl.read_parquet(self.folder / name) if self.has(name) else None
-
-    def clusters(self) -> Clusters | None:
-        """The model's clusters; None where it has none, or where an older macrorec did not write them."""
-        return Clusters.read(self.folder)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` is there."""
@@ -146,6 +145,10 @@ class Run:
     def write_degrees(self, part: str, frame: pl.DataFrame) -> None:
         """Write the metrics of ``part`` by train degree."""
         files.write(self.folder / f"degrees-{part}.parquet", frame.write_parquet)
+
+    def write_pairs(self, part: str, frame: pl.DataFrame) -> None:
+        """Write the labelled pairs of ``part``."""
+        files.write(self.pairs(part), frame.select("user_id", "item_id", "label").write_parquet)
 
     def stage(self, name: str) -> Path:
         """The folder for checkpoints of the stage ``name``; gone once the run is finished."""

@@ -19,7 +19,7 @@ from macrorec.eval.metrics import METRICS, parse, with_cohorts
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split
 from macrorec.restore import summary
-from macrorec.run import RunConfig, features_of, fit, known_device, run, validator, watch
+from macrorec.run import RunConfig, features_of, fit, known_device, pairs_of, run, validator, watch
 
 SEARCHABLE = ("model", "train", "features.users", "features.items", "features.recents")
 """What may be searched: no other key leaves the rows of valid and test as they are."""
@@ -118,15 +118,17 @@ class Board:
         self.parts, self.features = untested(self.whole), unlabelled(features_of(config, self.whole))
         if not len(self.parts.valid):
             raise DataError("cannot tune without a valid part; set split.valid, such as split.valid.kind=leave-one-out")
-        self.measured = validator(config, self.parts, device, self.features)
+        whole = pairs_of(config, self.whole)  # of all parts: no pair of valid may be an edge of test
+        self.pairs = whole and replace(whole, test=self.parts.test)
+        self.measured = validator(config, self.parts, device, self.features, self.pairs)
 
     def play(self, config: RunConfig, metric: str, *, rebuilt: bool) -> tuple[float, int]:
         """``metric`` of ``config`` on valid, and the epoch that was best; ``rebuilt``: its features are its own."""
         config = replace(config, seed=self.seed)
         if rebuilt:
             self.features = unlabelled(features_of(config, self.whole))
-            self.measured = validator(config, self.parts, self.device, self.features)
-        validate = watch(config, self.parts, self.device, self.features)
+            self.measured = validator(config, self.parts, self.device, self.features, self.pairs)
+        validate = watch(config, self.parts, self.device, self.features, self.pairs)
         model, history = fit(config, self.parts, self.device, features=self.features, validate=validate)
         return self.measured(model)[metric], history.best_epoch
 

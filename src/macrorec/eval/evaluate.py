@@ -17,7 +17,7 @@ from macrorec.data.log import Interactions, Split
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval import cohorts, degrees, metrics
 from macrorec.eval.ctr import impressions_of, measure_impressions
-from macrorec.eval.links import draw_negatives, measure_pairs
+from macrorec.eval.links import LinkPairs, link_pairs, measure_pairs
 from macrorec.eval.ranking import EvalConfig, MaskPolicy, top_k
 from macrorec.graph.bipartite import edges_of
 from macrorec.graph.features import Samples
@@ -89,12 +89,14 @@ def evaluate(
     config: EvalConfig,
     *,
     samples: Mapping[Part, Samples] | None = None,
+    pairs: LinkPairs | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Measure ``config.metrics`` of ``model`` on ``part``, with the model moved to ``device``.
 
     ``samples`` are the impressions of a ``FeatureSet``, by part: for clicks, a ranker needs them. Any other model
-    scores their pairs, or without them the labelled pairs of the part.
+    scores their pairs, or without them the labelled pairs of the part. ``pairs`` are for links; they are made of the
+    split where they are not given.
 
     Raises ConfigError on an unknown metric, or one of another protocol, and for a ranker without samples; DataError on
     an empty part, NaN scores, or a part of one label that is to tell an AUC.
@@ -107,20 +109,11 @@ def evaluate(
         return replace(measured, seconds=time.perf_counter() - began)
     if config.protocol == "ctr":
         return replace(_clicks(model, split, part, config, samples), seconds=time.perf_counter() - began)
-    pairs = split.part(part)
-    mask = "none: only the labelled pairs of the part are scored"
-    if pairs.label is None:
-        pairs = draw_negatives(split, part, config.negatives, seed=config.negative_seed)
-        mask += f"; {config.negatives} non-edges per edge drawn with seed {config.negative_seed}"
-    if not len(pairs):
+    made = link_pairs(split, config) if pairs is None else pairs
+    if not len(made.part(part)):
         raise DataError(f"the part {part!r} is empty: there is nothing to evaluate")
-    train = split.train
-    values, per_user, counts = measure_pairs(
-        model,
-        pairs,
-        names,
-        lambda: draw_negatives(split, "train", seed=config.negative_seed) if train.label is None else train,
-    )
+    mask = "; ".join(["none: only the labelled pairs of the part are scored", *filter(None, [made.drawn.get(part)])])
+    values, per_user, counts = measure_pairs(model, made.part(part), names, made.probe)
     return Evaluation(values, per_user, counts, mask, time.perf_counter() - began)
 
 

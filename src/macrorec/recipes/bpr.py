@@ -45,3 +45,13 @@ def bpr_dblp() -> RunConfig:
 def bpr_market() -> RunConfig:
     """Matrix factorisation on the synthetic market; the learning rate was chosen on valid."""
     return datasets.market(MODEL.Config(), stopped_by("ndcg@10", epochs=100, lr=5e-3))
+
+
+def bpr_wikipedia() -> RunConfig:
+    """Links of Wikipedia, by matrix factorisation."""
+    return datasets.wikipedia(MODEL.Config(), stopped_by("auc_roc", batch_size=512))
+
+
+def bpr_yelp() -> RunConfig:
+    """Links of Yelp, by matrix factorisation."""
+    return datasets.yelp(MODEL.Config(), stopped_by("auc_roc"))

@@ -53,3 +53,13 @@ def ccbie_taobao() -> RunConfig:
 def ccbie_market() -> RunConfig:
     """CCBIE on the synthetic market."""
     return datasets.market(MODEL.Config(n_negatives=2), replace(PRINTED, epochs=100))
+
+
+def ccbie_wikipedia() -> RunConfig:
+    """AUC-ROC .9696, AUC-PR .9728 in CCBIE, Table III; alpha .1 as there."""
+    return datasets.wikipedia(MODEL.Config(alpha=0.1, n_negatives=1), replace(PRINTED, monitor="auc_roc"))
+
+
+def ccbie_yelp() -> RunConfig:
+    """AUC-ROC .8675, AUC-PR .8781 in CCBIE, Table III; alpha .1 as there."""
+    return datasets.yelp(MODEL.Config(alpha=0.1, n_negatives=1), replace(PRINTED, monitor="auc_roc"))

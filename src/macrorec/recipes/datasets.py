@@ -13,11 +13,12 @@ from macrorec.data.log import Behavior
 from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
 from macrorec.data.split import Given, LeaveLastOne, LeaveOneOut, Nothing, RandomFraction, SplitConfig, TimeQuantile
+from macrorec.eval.links import PROBES
 from macrorec.eval.ranking import EvalConfig
 from macrorec.graph.features import FeatureConfig
 from macrorec.graph.groups import ByKMeans, Grouping
-from macrorec.inputs import Synthetic
-from macrorec.run import RunConfig, ranks
+from macrorec.inputs import LinkSource, Synthetic
+from macrorec.run import RunConfig, ranks, retrieves
 from macrorec.train.trainer import TrainConfig
 
 CLOSED_FORM = TrainConfig(epochs=1, monitor=None, patience=None)
@@ -103,6 +104,43 @@ def market(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
         eval=EvalConfig(metrics=("hr@10", "ndcg@10", "recall@20", "ndcg@20")),
         refit=True,
     )
+
+
+def wikipedia(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Wikipedia, links: six of ten edges are train, four and as many fixed non-edges test. CCBIE, Table III.
+
+    The probe's pairs are published, too: a third of train's edges, and as many non-edges.
+    """
+    return RunConfig(
+        source=LinkSource(
+            path="wikipedia/train.parquet",
+            test="wikipedia/link_test.parquet",
+            probe="wikipedia/link_train.parquet",
+        ),
+        split=SplitConfig(test=Given(), valid=RandomFraction(fraction=0.1, per_user=False), vocabulary="all"),
+        model=model,
+        train=train,
+        eval=EvalConfig(protocol="links", metrics=link_metrics(model)),
+        refit=True,
+    )
+
+
+def yelp(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """Yelp, links: 182,357 / 13,025 / 65,128 edges as given, and as many non-edges of one fixed draw.
+
+    CCBIE, Table III, has another draw, and perhaps another cut: its Table I counts the 182,357 edges of train alone.
+    """
+    return replace(
+        wikipedia(model, train),
+        source=Source(path="yelp/train.parquet", valid="yelp/valid.parquet", test="yelp/test.parquet"),
+        split=SplitConfig(test=Given(), valid=Given(), vocabulary="all"),
+    )
+
+
+def link_metrics(model: Any) -> tuple[str, ...]:
+    """Direct scores, and both probes of a model that has vectors."""
+    direct = ("auc_roc", "auc_pr")
+    return (*direct, *(f"{name}_{probe}" for probe in PROBES for name in direct)) if retrieves(model) else direct
 
 
 def clicks(source: Source, model: Any, train: TrainConfig, items: Grouping | None = None) -> RunConfig:

@@ -37,3 +37,13 @@ def gfcf_dblp() -> RunConfig:
 def gfcf_market() -> RunConfig:
     """Graph filters on the synthetic market."""
     return datasets.market(MODEL.Config(n_vectors=64))
+
+
+def gfcf_wikipedia() -> RunConfig:
+    """Links of Wikipedia, by graph filters."""
+    return datasets.wikipedia(MODEL.Config(n_vectors=64))
+
+
+def gfcf_yelp() -> RunConfig:
+    """Links of Yelp, by graph filters."""
+    return datasets.yelp(MODEL.Config(n_vectors=64))

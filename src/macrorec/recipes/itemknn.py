@@ -37,3 +37,13 @@ def itemknn_dblp() -> RunConfig:
 def itemknn_market() -> RunConfig:
     """Cosine of items on the synthetic market."""
     return datasets.market(MODEL.Config(k=100))
+
+
+def itemknn_wikipedia() -> RunConfig:
+    """Links of Wikipedia, by items alike."""
+    return datasets.wikipedia(MODEL.Config(k=100))
+
+
+def itemknn_yelp() -> RunConfig:
+    """Links of Yelp, by items alike."""
+    return datasets.yelp(MODEL.Config(k=100))

@@ -54,3 +54,13 @@ def lightgcn_dblp() -> RunConfig:
 def lightgcn_market() -> RunConfig:
     """LightGCN on the synthetic market; the learning rate was chosen on valid."""
     return datasets.market(MODEL.Config(), stopped_by("ndcg@10", epochs=100, lr=5e-3))
+
+
+def lightgcn_wikipedia() -> RunConfig:
+    """AUC-ROC .9553, AUC-PR .9644 in CCBIE, Table III."""
+    return datasets.wikipedia(MODEL.Config(), stopped_by("auc_roc", batch_size=512))
+
+
+def lightgcn_yelp() -> RunConfig:
+    """AUC-ROC .8266, AUC-PR .8383 in CCBIE, Table III."""
+    return datasets.yelp(MODEL.Config(), stopped_by("auc_roc"))

@@ -35,3 +35,13 @@ def popular_dblp() -> RunConfig:
 def popular_market() -> RunConfig:
     """Popularity on the synthetic market."""
     return datasets.market(MODEL.Config())
+
+
+def popular_wikipedia() -> RunConfig:
+    """Popularity of articles: how far uniform non-edges alone give links away."""
+    return datasets.wikipedia(MODEL.Config())
+
+
+def popular_yelp() -> RunConfig:
+    """Popularity of businesses: how far uniform non-edges alone give links away."""
+    return datasets.yelp(MODEL.Config())

@@ -37,3 +37,13 @@ def userknn_dblp() -> RunConfig:
 def userknn_market() -> RunConfig:
     """Cosine of users on the synthetic market."""
     return datasets.market(MODEL.Config(k=100))
+
+
+def userknn_wikipedia() -> RunConfig:
+    """Links of Wikipedia, by users alike."""
+    return datasets.wikipedia(MODEL.Config(k=100))
+
+
+def userknn_yelp() -> RunConfig:
+    """Links of Yelp, by users alike."""
+    return datasets.yelp(MODEL.Config(k=100))
