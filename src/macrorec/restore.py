@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from macrorec import configs
 from macrorec.api import Model
+from macrorec.clusters import clusters_of
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval.evaluate import Evaluation, evaluate
@@ -115,7 +116,9 @@ def export(result: Run, folder: str | Path) -> Path:
     found = restore(result)
     kept = {"run": result.name, **configs.plain(found.config)}
     titles = titles_of(found.config.source, found.parts.items)
-    return Bundle.save(folder, found.model, found.graph, found.parts.users, found.parts.items, kept, titles=titles)
+    users, items = found.parts.users, found.parts.items
+    clusters = clusters_of(found.model, found.parts)
+    return Bundle.save(folder, found.model, found.graph, users, items, kept, titles=titles, clusters=clusters)
 
 
 def summary(result: Run, recipe: str) -> dict[str, Any]:

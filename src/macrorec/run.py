@@ -19,6 +19,7 @@ import torch
 
 from macrorec import configs, models, provenance
 from macrorec.api import Model, Ranker, TwoTower
+from macrorec.clusters import clusters_of
 from macrorec.data.log import Split
 from macrorec.data.prepare import PrepareConfig
 from macrorec.data.sources.source import Source
@@ -142,6 +143,8 @@ def _complete(result: Run, config: RunConfig, on: torch.device, progress: Any, b
             stages["fit"]["valid"] = _measure(result, model, parts, "valid", config, on, features, pairs).metrics
     tested = _measure(result, model, last, "test", config, on, features, pairs) if len(parts.test) else None
     result.write_weights(model.state_dict())
+    if (found := clusters_of(model, last)) is not None:
+        found.write(result.folder)
     result.write("history.json", stages)
     result.write("provenance.json", _end(origin, stages, tested, features, pairs))
     metrics = {"valid": stages["fit"].get("valid", {}), "test": tested.metrics if tested else {}}

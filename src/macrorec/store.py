@@ -16,6 +16,7 @@ import torch
 
 from macrorec import files, weights
 from macrorec.bundle import Bundle
+from macrorec.clusters import Clusters
 from macrorec.errors import DataError, UserError
 
 try:
@@ -38,6 +39,7 @@ class Run:
     per_user-PART.parquet  user_id and a column per metric
     degrees-PART.parquet   rankings only: every metric by train degree of users and of held-out items
     pairs-PART.parquet     links only: user_id, item_id, label of the pairs of valid, test and the probe
+    clusters-SIDE.parquet  users and items: their clusters, of a model that has any; see ``macrorec.clusters``
     samples-PART.parquet   clicks only: user_id, item_id, label, logit, user_history, item_history per impression
     provenance.json      versions, command, data digest and row report, machine, times, seeds, mask policy
     metrics.json         {valid: {...}, test: {...}}; written last
@@ -110,6 +112,10 @@ class Run:
     def _frame(self, name: str) -> pl.DataFrame | None:
         """The table ``name``, if it is there."""
         return pl.read_parquet(self.folder / name) if self.has(name) else None
+
+    def clusters(self) -> Clusters | None:
+        """The model's clusters; None where it has none, or where an older macrorec did not write them."""
+        return Clusters.read(self.folder)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` is there."""
