@@ -27,6 +27,7 @@ positive, M = 1 + N, Z = D + Q + 1 numbers of the inner product, C chosen pairs.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,13 @@ from torch.nn.functional import embedding, linear, normalize
 
 from macrorec.api import PairBatch, Pairwise, TwoTower
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph
+from macrorec.graph.bipartite import Edges, Graph
+from macrorec.ops.descent import descend
+
+FOLD_STEPS, FOLD_RATE = 100, 0.03
+"""Of a new user's own descent: on MovieLens 100K to within 1 % of the loss after 1,000 steps."""
+_PAIRS_AT_ONCE = 1 << 16
+"""Pairs of new users and their items whose vectors are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +192,7 @@ class CCBIE(TwoTower):
         return self.likelihood(embedding(users_B, self.users_UD), embedding(items_B, self.items_ID))
 
     def clusters(self) -> tuple[Tensor, Tensor] | None:
-        """P^O of all users (U, Q), not normalised, and T^V of all items (I, Q), whose rows sum to one; CCBIE_E: None."""
+        """P^O of all users (U, Q), not normalised, and T^V of all items (I, Q), rows sum to one; CCBIE_E: None."""
         if not self.clustered:
             return None
         with torch.no_grad():
@@ -209,6 +216,55 @@ class CCBIE(TwoTower):
         if self.clustered and self.config.beta:
             terms["clusters"] = self.disentangle()
         return terms
+
+    def fold_in_vectors(self, history: Edges) -> Tensor:
+        """User vectors (B, Z) of new users, who go down their share of (10) while items, centres and MLPs stand.
+
+        What training draws, in expectation: a user's pairs, and all other items with weight N H / (I - H) for H pairs,
+        exactly, for sum_i Y_i^2 is p (V'V) p' for a user's side p of (8). It starts from the sum of the items'
+        directions; zero for one without items.
+        """
+        items_IZ = self.encode()[1].detach()
+        gram_ZZ, unit_ID = items_IZ.T @ items_IZ, normalize(self.items_ID.detach(), dim=-1)
+        start_B = history.start_U.to(items_IZ.device)
+        vectors_BZ = items_IZ.new_zeros(len(start_B) - 1, items_IZ.shape[1])
+        for first, last in _blocks(history.start_U, _PAIRS_AT_ONCE):
+            own_E = history.item_E[history.start_U[first] : history.start_U[last]].to(items_IZ.device)
+            size_B = start_B[first : last + 1].diff()
+            row_E = torch.arange(last - first, device=items_IZ.device).repeat_interleave(size_B)
+            sums_BD = unit_ID.new_zeros(last - first, unit_ID.shape[1]).index_add(0, row_E, unit_ID[own_E])
+            loss = self._own_loss(items_IZ[own_E], row_E, size_B, gram_ZZ)
+            users_BD = descend(loss, normalize(sums_BD, dim=-1), steps=FOLD_STEPS, lr=FOLD_RATE)
+            vectors_BZ[first:last] = self.user_vectors(users_BD).detach() * (size_B > 0)[:, None]
+        return vectors_BZ
+
+    def _own_loss(self, own_EZ: Tensor, row_E: Tensor, size_B: Tensor, gram_ZZ: Tensor) -> Callable[[Tensor], Tensor]:
+        """Each new user's share of (10), given the item's side of their pairs."""
+        n_B = size_B.to(gram_ZZ.dtype)
+        n_others_B = self.n_items - (n_B if self.config.true_negatives else torch.zeros_like(n_B))
+        weight_B = torch.where(n_others_B > 0, self.config.n_negatives * n_B / n_others_B, 0.0)
+
+        def loss(users_BD: Tensor) -> Tensor:
+            p_BZ = self.user_vectors(users_BD)
+            y_E = (embedding(row_E, p_BZ) * own_EZ).sum(-1)
+            known_E = (1 - y_E).square()
+            if self.config.true_negatives:
+                known_E = known_E - weight_B[row_E] * y_E.square()
+            others_B = weight_B * ((p_BZ @ gram_ZZ) * p_BZ).sum(-1)
+            return others_B.index_add(0, row_E, known_E)
+
+        return loss
+
+
+def _blocks(start_U: Tensor, size: int) -> list[tuple[int, int]]:
+    """Runs of users, from and to, with at most ``size`` pairs, or one user."""
+    blocks, first, n_users = [], 0, len(start_U) - 1
+    while first < n_users:
+        last = int(torch.searchsorted(start_U, start_U[first] + size, right=True)) - 1
+        last = min(max(last, first + 1), n_users)
+        blocks.append((first, last))
+        first = last
+    return blocks
 
 
 def _shapes(config: CCBIEConfig) -> list[tuple[int, ...]]:
