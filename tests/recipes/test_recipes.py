@@ -1,13 +1,18 @@
 import pytest
 
 from macrorec import configs, models, recipes
-from macrorec.api import Model, Ranker
+from macrorec.api import Model, Ranker, TwoTower
 from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction
 from macrorec.errors import ConfigError
 from macrorec.run import RunConfig
 
 RANKED = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
 CLICKED = tuple(f"{data}-{kind}" for data in ("amazon", "ml-100k", "yelp") for kind in ("ctr", "stream"))
+LINKED = {
+    "wikipedia": {"attachment", "bpr", "ccbie", "ease", "gebe", "gfcf", "itemknn", "lightgcn", "popular", "userknn"},
+    "yelp": {"attachment", "bpr", "ccbie", "gebe", "gfcf", "itemknn", "lightgcn", "popular", "userknn"},
+}
+"""Models by data set of links; EASE does not fit on Yelp."""
 SEVERAL_BEHAVIORS = {"cascadingrank", "evidence", "ghcf", "mbgcn", "ncf", "ngcf", "nmtr", "retarget", "swgcn"}
 """Models of several behaviours: their one data set of the six is Taobao."""
 VARIANTS = {
@@ -35,11 +40,14 @@ def predicts_clicks(model: str) -> bool:
 
 
 def data_sets(model: str) -> tuple[str, ...]:
+    if model == "attachment":  # ranks as popular does
+        return ()
     return ("taobao",) if model in SEVERAL_BEHAVIORS else CLICKED if predicts_clicks(model) else RANKED
 
 
 def test_every_model_has_every_data_set() -> None:
     wanted = {f"{model}-{data}" for model in models.names() for data in data_sets(model)} | VARIANTS
+    wanted |= {f"{model}-{data}" for data, linked in LINKED.items() for model in linked}
     without_dislikes = {name for name in wanted if name.startswith("liverates-") and name.endswith("-ctr")}
     assert set(recipes.names()) == wanted - {"ease-gowalla", "ncf-taobao", "ngcf-taobao"} - without_dislikes
 
@@ -110,3 +118,21 @@ def test_an_ablation_that_changes_nothing_is_none() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown recipe 'gfcf-gowala': did you mean 'gfcf-gowalla'"):
         recipes.load("gfcf-gowala")
+
+
+def test_links_are_measured_on_fixed_pairs_by_what_a_model_has() -> None:
+    direct = ("auc_roc", "auc_pr")
+    for data, linked in LINKED.items():
+        for model in linked:
+            config = recipes.load(f"{model}-{data}")
+            assert (config.eval.protocol, config.eval.negatives, config.eval.negative_seed) == ("links", 1, 0)
+            assert (config.split.test, config.split.vocabulary) == (Given(), "all")
+            probed = issubclass(models.load(model), TwoTower)
+            assert config.eval.metrics[:2] == direct and (len(config.eval.metrics) == 6) == probed
+            assert config.train.monitor in (None, "auc_roc")
+    wikipedia, yelp = recipes.load("bpr-wikipedia"), recipes.load("bpr-yelp")
+    assert wikipedia.split.valid == RandomFraction(fraction=0.1, per_user=False)
+    assert wikipedia.source.probe == "wikipedia/link_train.parquet"  # type: ignore[union-attr]
+    assert yelp.split.valid == Given() and not hasattr(yelp.source, "probe")
+    assert configs.parse(RunConfig, configs.plain(wikipedia)) == wikipedia
+    assert configs.parse(RunConfig, configs.plain(yelp)) == yelp

@@ -40,10 +40,10 @@ def itemknn_market() -> RunConfig:
 
 
 def itemknn_wikipedia() -> RunConfig:
-    """Links of Wikipedia, by items alike."""
-    return datasets.wikipedia(MODEL.Config(k=100))
+    """Links of Wikipedia, by items alike: many, for a pair without any is a tie. AUC-ROC .853 on valid, .800 of 100."""
+    return datasets.wikipedia(MODEL.Config(k=3000, shrinkage=10.0))
 
 
 def itemknn_yelp() -> RunConfig:
     """Links of Yelp, by items alike."""
-    return datasets.yelp(MODEL.Config(k=100))
+    return datasets.yelp(MODEL.Config(k=1000))

@@ -40,10 +40,10 @@ def userknn_market() -> RunConfig:
 
 
 def userknn_wikipedia() -> RunConfig:
-    """Links of Wikipedia, by users alike."""
-    return datasets.wikipedia(MODEL.Config(k=100))
+    """Links of Wikipedia, by users alike: many, for a pair without any is a tie. AUC-ROC .854 on valid, .732 of 100."""
+    return datasets.wikipedia(MODEL.Config(k=1000))
 
 
 def userknn_yelp() -> RunConfig:
     """Links of Yelp, by users alike."""
-    return datasets.yelp(MODEL.Config(k=100))
+    return datasets.yelp(MODEL.Config(k=1000))
