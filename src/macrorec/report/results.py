@@ -23,7 +23,7 @@ from typing import Any
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, edges, plots, rankings, sweeps
+from macrorec.report import clicks, edges, links, plots, rankings, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
@@ -70,7 +70,7 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
         "command": command,
         "data": origin["data"]["digest"],
         "rows": origin["data"]["report"],
-        **{key: origin[key] for key in kept},
+        **{key: origin[key] for key in (*kept, *(["pairs"] if origin.get("pairs") else []))},
         "config": run.config,
         "curve": [{"epoch": epoch["epoch"], **epoch["metrics"]} for epoch in epochs if epoch["metrics"]],
         **{key: frame.to_dicts() for key, frame in measured.items()},
@@ -83,14 +83,14 @@ def markdown(folder: Path) -> str:
     published = _read_file(folder / "published.json") if (folder / "published.json").is_file() else []
     sections = [HEAD]
     for name in sorted({dataset(row) for row in runs} | {row["dataset"] for row in published}):
-        for clicked in (False, True):
-            ours = [row for row in runs if dataset(row) == name and of_clicks(row) == clicked]
-            known = [
-                row for row in published if row["dataset"] == name and (row["metric"] in clicks.METRICS) == clicked
-            ]
-            if clicked and (ours or known):
+        for kind in ("ranking", "ctr", "links"):
+            ours = [row for row in runs if dataset(row) == name and protocol_of(row) == kind]
+            known = [row for row in published if row["dataset"] == name and _protocol_of_metric(row["metric"]) == kind]
+            if kind == "ctr" and (ours or known):
                 text = clicks.section(name, ours, comparisons, searches) + rankings.beside(ours, known)
                 sections.append(text + (clicks.commands(ours, comparisons) if ours else ""))
+            elif kind == "links" and (ours or known):
+                sections.append(links.section(name, ours, known))
             elif ours or known:
                 sections.append(rankings.section(name, ours, known, comparisons))
     benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
@@ -208,6 +208,16 @@ def _runs(folder: Path) -> list[Row]:
 def of_clicks(row: Row) -> bool:
     """Whether a run measured clicks, and kept what their tables need."""
     return "cohorts" in row
+
+
+def protocol_of(row: Row) -> str:
+    """What a run measured: ``ctr``, ``links``, or ``ranking``."""
+    own = row["config"].get("eval", {}).get("protocol")
+    return "ctr" if of_clicks(row) else "links" if own == "links" else "ranking"
+
+
+def _protocol_of_metric(name: str) -> str:
+    return "ctr" if name in clicks.METRICS else "links" if name in links.METRICS else "ranking"
 
 
 def _read(folder: Path) -> list[Row]:
