@@ -53,6 +53,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recommend": ("recommend:recommend", "Recommend items to users, by their own ids"),
     "explain": ("explain:explain", "Say what carried a score, or what a user's items are known by"),
     "weights": ("explain:weights", "Tell how a model weighs the edges of each behaviour"),
+    "clusters": ("clusters:clusters", "Show the clusters that a model has found, and who prefers them"),
     "models": ("about:models", "List the models and their settings"),
     "metrics": ("about:metrics", "List the metrics and their definitions"),
     "doctor": ("about:doctor", "Check this installation and machine"),
