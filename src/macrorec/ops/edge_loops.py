@@ -101,7 +101,7 @@ def scale(adjacency: Adjacency, value_E: Tensor, factor_N: Tensor, add_N: Tensor
 def spread(side: Side, own_N: Tensor, x_ND: Tensor, rows_K: Tensor | None, drop: Drop) -> Tensor:
     """own x + A x and dropout; all rows or ``rows_K``."""
     if compiled(x_ND):
-        from macrorec.ops import edge_kernels
+        from macrorec.ops import gather_kernels
 
         start, node, value, own, x = map(view, (*side, own_N, x_ND))
         rows, cost = np.empty(0, np.int64), start
@@ -109,7 +109,7 @@ def spread(side: Side, own_N: Tensor, x_ND: Tensor, rows_K: Tensor | None, drop:
             rows = view(rows_K)
             cost = np.concatenate([[0], np.cumsum(start[rows + 1] - start[rows])])
         out = np.empty((len(cost) - 1, x.shape[1]), x.dtype)
-        _run(edge_kernels.spread, [start, node, value, own, x, rows, drop, out], cost, x.shape[1])
+        _run(gather_kernels.spread, [start, node, value, own, x, rows, drop, out], cost, x.shape[1])
         return torch.from_numpy(out)
     y_ND = own_N[:, None] * x_ND + product(side, x_ND)
     if rows_K is None:
@@ -130,12 +130,12 @@ def spread_back(
 ) -> Tensor:
     """The gradient of x before its dropout; adds to those of values and diagonal. ``add_KD`` joins at its places."""
     if compiled(x_ND):
-        from macrorec.ops import edge_kernels
+        from macrorec.ops import gather_kernels
 
         start, *others = map(view, (*side, own_N, x_ND, grad_ND, add_KD, place_N))
         out = np.empty(x_ND.shape, others[3].dtype)
         args = [start, *others, drop, out, view(grad_value_F), view(grad_own_N)]
-        _run(edge_kernels.spread_back, args, start, 2 * x_ND.shape[1])
+        _run(gather_kernels.spread_back, args, start, 2 * x_ND.shape[1])
         return torch.from_numpy(out)
     grad_own_N += (x_ND * grad_ND).sum(1)
     grad_value_F += inner_product(side, x_ND, grad_ND)
@@ -150,10 +150,10 @@ def dropped(x_KD: Tensor, rows_K: Tensor, drop: Drop) -> Tensor:
     if not drop[2]:
         return x_KD
     if compiled(x_KD):
-        from macrorec.ops import edge_kernels
+        from macrorec.ops import gather_kernels
 
         out = view(x_KD).copy()
-        edge_kernels.drop_rows(out, view(rows_K), drop)
+        gather_kernels.drop_rows(out, view(rows_K), drop)
         return torch.from_numpy(out)
     return x_KD * kept(drop, rows_K, x_KD.shape[1]) * drop[3]
 

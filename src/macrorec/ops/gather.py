@@ -43,7 +43,7 @@ def gather(
 
     With ``place_M`` (int32), ``add_MD`` holds few rows: add_m is add_MD[place_M[m]], and zero where place_M[m] < 0.
     """
-    from macrorec.ops import kernels
+    from macrorec.ops import gather_kernels as kernels
 
     start, col, value, x = map(view, (*side, x_ND))
     rows = np.empty(0, np.int64) if rows_B is None else view(rows_B)
@@ -64,7 +64,7 @@ def gather_placed(side: Side, x_KD: Tensor, add_KD: Tensor | None, place_N: Tens
 
     ``add_KD`` is for square matrices only.
     """
-    from macrorec.ops import kernels
+    from macrorec.ops import gather_kernels as kernels
 
     start, col, value, x, place = map(view, (*side, x_KD, place_N))
     add = x[:0] if add_KD is None else view(add_KD)
@@ -133,11 +133,15 @@ def in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width:
         for lo, hi in blocks:
             kernel(lo, hi)
 
-    pool = _pool(os.getpid(), n_threads)
-    others = [pool.submit(work) for _ in range(n_threads - 1)]
+    others = [pool(n_threads).submit(work) for _ in range(n_threads - 1)]
     work()
     for other in others:
         other.result()
+
+
+def pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that kernels share."""
+    return _pool(os.getpid(), n_threads)
 
 
 @lru_cache(maxsize=2)

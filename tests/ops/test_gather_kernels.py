@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from macrorec.ops import kernels
+from macrorec.ops import gather_kernels
 
 NOTHING = np.empty(0, np.int64)
 
@@ -23,7 +23,7 @@ def test_gather_is_a_sum_over_entries(width: int, dtype: type) -> None:
     value = generator.normal(size=len(col)).astype(np.float32)  # values stay float32 where x is float64
     x, add = (generator.normal(size=(n, width)).astype(dtype) for n in (25, 30))
     out = np.full((30, width), np.nan, dtype)
-    kernels.gather(start, col, value, x, NOTHING, add, NOTHING.astype(np.int32), out, 0, 30)
+    gather_kernels.gather(start, col, value, x, NOTHING, add, NOTHING.astype(np.int32), out, 0, 30)
     for row in range(30):
         slow = add[row].astype(np.float64)
         for entry in range(start[row], start[row + 1]):
@@ -41,13 +41,13 @@ def test_gather_placed_is_gather_of_the_scattered_rows(width: int) -> None:
     x, add = (generator.normal(size=(9, width)).astype(np.float32) for _ in range(2))
     whole_x, whole_add = (np.where(place[:, None] >= 0, rows[place], 0).astype(np.float32) for rows in (x, add))
     few, whole = (np.full((40, width), np.nan, np.float32) for _ in range(2))
-    kernels.gather_placed(start, col, value, x, add, place, few, 0, 40)
-    kernels.gather(start, col, value, whole_x, NOTHING, whole_add, NOTHING.astype(np.int32), whole, 0, 40)
+    gather_kernels.gather_placed(start, col, value, x, add, place, few, 0, 40)
+    gather_kernels.gather(start, col, value, whole_x, NOTHING, whole_add, NOTHING.astype(np.int32), whole, 0, 40)
     np.testing.assert_allclose(few, whole, rtol=0, atol=1e-5)
 
 
 def test_rows_outside_the_block_are_left_alone() -> None:
     start, col = np.array([0, 2, 4, 6]), np.array([0, 1, 2, 0, 1, 2], np.int32)
     x, out = np.ones((3, 64), np.float32), np.full((3, 64), -1, np.float32)
-    kernels.gather(start, col, np.ones(6, np.float32), x, NOTHING, x[:0], NOTHING.astype(np.int32), out, 1, 2)
+    gather_kernels.gather(start, col, np.ones(6, np.float32), x, NOTHING, x[:0], NOTHING.astype(np.int32), out, 1, 2)
     assert out[:, 0].tolist() == [-1, 2, -1] and (out == out[:, :1]).all()
