@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from macrorec import configs, models, recipes
 from macrorec.api import Model, Ranker, TwoTower
-from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction
+from macrorec.data.cuts import Given, LeaveOneOut, Nothing, RandomFraction, TimeQuantile
 from macrorec.errors import ConfigError
+from macrorec.graph.groups import ByFile, ByKMeans, Grouping
 from macrorec.run import RunConfig
 
 RANKED = ("dblp", "gowalla", "market", "ml-100k", "ml-100k-u1", "taobao")
@@ -19,7 +22,10 @@ VARIANTS = {
     "cascadingrank-taobao-extra",
     "evidence-market",
     "evidence-taobao-extra",
+    "ccbie-ml-100k-history",
     "lightgcn-mb-taobao",
+    "macgnn-ml-100k-stream-clusters",
+    "macgnn-ml-100k-stream-kmeans",
     "ncf-gmf-taobao",
     "ncf-mlp-taobao",
     "ncf-neumf-taobao",
@@ -136,3 +142,15 @@ def test_links_are_measured_on_fixed_pairs_by_what_a_model_has() -> None:
     assert yelp.split.valid == Given() and not hasattr(yelp.source, "probe")
     assert configs.parse(RunConfig, configs.plain(wikipedia)) == wikipedia
     assert configs.parse(RunConfig, configs.plain(yelp)) == yelp
+
+
+def test_the_history_of_a_stream_and_the_groups_made_from_it() -> None:
+    history, stream = recipes.load("ccbie-ml-100k-history"), recipes.load("macgnn-ml-100k-stream")
+    assert history.source == stream.source and (history.prepare.positive, stream.prepare.binary) == (4.0, 4.0)
+    assert stream.features is not None and stream.features.history == 0.5
+    assert history.split.test == TimeQuantile(quantile=0.512)
+    clusters = ByFile(path="ml-100k-clusters.parquet", join=True)
+    others: dict[str, Grouping] = {"kmeans": ByKMeans(n=20), "clusters": clusters}
+    for name, items in others.items():
+        other = recipes.load(f"macgnn-ml-100k-stream-{name}")
+        assert other == replace(stream, features=replace(stream.features, items=items))

@@ -63,3 +63,8 @@ def ccbie_wikipedia() -> RunConfig:
 def ccbie_yelp() -> RunConfig:
     """AUC-ROC .8675, AUC-PR .8781 in CCBIE, Table III; alpha .1 as there."""
     return datasets.yelp(MODEL.Config(alpha=0.1, n_negatives=1), replace(PRINTED, monitor="auc_roc"))
+
+
+def ccbie_ml_100k_history() -> RunConfig:
+    """Clusters of the likes that a stream of MovieLens 100K has as history, for groups of its items."""
+    return datasets.history_ml_100k(MODEL.Config(n_negatives=2, n_preferences=20), PRINTED)

@@ -21,6 +21,15 @@ from macrorec.inputs import LinkSource, Synthetic
 from macrorec.run import RunConfig, ranks, retrieves
 from macrorec.train.trainer import TrainConfig
 
+ML_100K = Source(
+    path="ml-100k/ml-100k.inter",
+    time_unit="s",
+    items="ml-100k/ml-100k.item",
+    category="class",
+    title="movie_title",
+)
+"""MovieLens 100K with its genres and titles."""
+
 CLOSED_FORM = TrainConfig(epochs=1, monitor=None, patience=None)
 """For models that are solved, not trained: nothing of it is used."""
 
@@ -164,14 +173,26 @@ def clicks(source: Source, model: Any, train: TrainConfig, items: Grouping | Non
 
 def ctr_ml_100k(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
     """MovieLens 100K; groups of items are first genres."""
-    source = Source(
-        path="ml-100k/ml-100k.inter",
-        time_unit="s",
-        items="ml-100k/ml-100k.item",
-        category="class",
-        title="movie_title",
+    return clicks(ML_100K, model, train)
+
+
+def history_ml_100k(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
+    """The likes of MovieLens 100K that ``stream`` has as history, for groups of its items that see nothing later.
+
+    The quantile .512 of the likes' times is the last of three digits before the middle of all events, where that
+    history ends. Valid is a tenth of each user's likes of train, test all that come later.
+    """
+    return RunConfig(
+        source=ML_100K,
+        prepare=PrepareConfig(positive=4.0),
+        split=SplitConfig(
+            test=TimeQuantile(quantile=0.512), valid=RandomFraction(fraction=0.1), vocabulary="train+valid"
+        ),
+        model=model,
+        train=train,
+        eval=EvalConfig(metrics=("ndcg@10", "recall@10")),
+        refit=True,
     )
-    return clicks(source, model, train)
 
 
 def ctr_amazon(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from macrorec.graph.groups import ByFile, ByKMeans, Grouping
 from macrorec.models.macgnn import MODEL
 from macrorec.recipes import datasets
 from macrorec.run import RunConfig
@@ -49,6 +50,24 @@ def macgnn_ml_100k_stream() -> RunConfig:
             replace(TRAIN, lr=0.0069, weight_decay=0.005),
         )
     )
+
+
+def macgnn_ml_100k_stream_kmeans() -> RunConfig:
+    """The same, with items in 20 groups by k-means on who liked them in the history."""
+    return of_items(ByKMeans(n=20))
+
+
+def macgnn_ml_100k_stream_clusters() -> RunConfig:
+    """The same, with items in the clusters of CCBIE on the history: ``macrorec run ccbie-ml-100k-history``, then
+    ``macrorec clusters RUN --out ml-100k-clusters.parquet``."""
+    return of_items(ByFile(path="ml-100k-clusters.parquet", join=True))
+
+
+def of_items(items: Grouping) -> RunConfig:
+    """``macgnn_ml_100k_stream`` with other groups of items."""
+    config = macgnn_ml_100k_stream()
+    assert config.features is not None
+    return replace(config, features=replace(config.features, items=items))
 
 
 def macgnn_amazon_ctr() -> RunConfig:
