@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tune": ("run:tune", "Search a model's settings on the validation part"),
     "compare": ("compare:compare", "Compare two runs, or groups of runs, with bootstrap intervals"),
     "sweep": ("results:sweep", "Run a recipe over values of one setting and several seeds"),
+    "coldstart": ("coldstart:coldstart", "Rank for users held out of train, from a few of their items"),
     "reproduce": ("results:reproduce", "Run recipes with several seeds, and put the results on file"),
     "results": ("results:results", "Make docs/results.md from the results on file"),
     "export": ("run:export", "Turn a run into a bundle that answers requests"),

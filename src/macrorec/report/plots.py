@@ -4,6 +4,7 @@ sweep-<name>          a metric over the values of one setting, with the deviatio
 weights-<recipe>      how many edges of each behaviour have which weight
 reliability-<data>    what came true of what was predicted
 curve-<data>-<metric> valid over epochs
+coldstart-<recipe>    a metric of new users by how many items they give
 """
 
 from __future__ import annotations
@@ -96,6 +97,21 @@ def curves(runs: Sequence[Row], metric: str) -> str:
             points = [(point["epoch"], point[metric]) for point in row["curve"]]
             shown = None if known else name if len(name) < 60 else name[:57] + "..."
             axes.plot(*zip(*points, strict=True), color=colours[name], linewidth=1, label=shown)
+        axes.legend(fontsize=7)
+    return text[0]
+
+
+def coldstart(result: Row) -> str:
+    """The metric of each way to serve new users over the number of items that they give; all items stand last."""
+    places = range(len(result["items"]))
+    with drawn("items of a new user", result["metric"]) as (axes, text):
+        for (way, cells), mark in zip(result["ways"].items(), itertools.cycle(MARKS)):
+            own = [cell[result["metric"]] for cell in cells]
+            spans = [value["deviation"] or 0.0 for value in own]
+            line = "-" if way in ("fold-in", "retrained") else ":"
+            means = [value["mean"] for value in own]
+            axes.errorbar(places, means, yerr=spans, marker=mark, linestyle=line, capsize=3, label=way)
+        axes.set_xticks(places, [str(h) for h in result["items"]])
         axes.legend(fontsize=7)
     return text[0]
 

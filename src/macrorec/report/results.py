@@ -3,6 +3,7 @@
     results/<topic>/<recipe>-<seed>.json   one finished run: ``macrorec run NAME --out FILE``
     results/comparisons/<name>.json        two groups of runs: ``macrorec compare RUN... --against RUN --out FILE``
     results/sweeps/<name>.json             one setting: ``macrorec sweep NAME --key KEY --values A,B``
+    results/coldstart/<name>.json          users held out of train: ``macrorec coldstart NAME``
     results/weights/<recipe>.json          the edge weights of a run: ``macrorec weights RUN``
     results/tuning/<recipe>.json           one search: ``macrorec tune NAME --out FILE``
     results/benchmarks/<name>.json         what a benchmark printed, one JSON object per line
@@ -23,7 +24,7 @@ from typing import Any
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, edges, links, plots, rankings, sweeps
+from macrorec.report import clicks, coldstart, edges, links, plots, rankings, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
@@ -47,7 +48,7 @@ and the standard deviation behind ± where there are several. Test was read once
 The gap is ours minus published.
 """
 
-APART = ("benchmarks", "comparisons", "sweeps", "tuning", "weights")
+APART = ("benchmarks", "coldstart", "comparisons", "sweeps", "tuning", "weights")
 """Folders of results that are not runs."""
 BENCHMARK_KEYS = ("name", "value", "unit", "baseline", "ratio", "machine", "command")
 """What has a column of its own among the benchmarks; other numbers of a line stand together."""
@@ -97,6 +98,7 @@ def markdown(folder: Path) -> str:
     for title, make, rows in (
         ("Valid over epochs", _curve_section, _long(runs)),
         ("Sweeps", sweeps.section, _read(folder / "sweeps")),
+        ("New users", coldstart.section, _read(folder / "coldstart")),
         ("Edge weights by behaviour", edges.section, _read(folder / "weights")),
         ("Settings chosen on valid", _search_section, searches),
         ("Benchmarks", _benchmark_section, benchmarks),
@@ -117,6 +119,8 @@ def pictures(folder: Path) -> dict[str, str]:
         result[_curve_name(name, metric)] = plots.curves(rows, metric)
     for row in _read(folder / "sweeps"):
         result[f"sweep-{sweeps.file_name(row['recipe'], row['key'])}"] = plots.sweep(row)
+    for row in _read(folder / "coldstart"):
+        result[coldstart.plot_name(row)] = plots.coldstart(row)
     for row in _read(folder / "weights"):
         result[edges.plot_name(row)] = plots.weights(row)
     return result
