@@ -18,13 +18,16 @@ def edges_from(rows: list[list[int]]) -> Edges:
     return edges_of(*matrix.nonzero(), *matrix.shape)
 
 
-def graph_from(rows: list[list[int]]) -> Graph:
-    return Graph(len(rows), len(rows[0]), (Behavior(name="buy"),), (edges_from(rows),))
+def graph_from(*drawings: list[list[int]]) -> Graph:
+    """A behaviour per drawing, the last of which is the target."""
+    auxiliary = (Behavior(name=f"view{n}", role="auxiliary", mask=False) for n in range(len(drawings) - 1))
+    n_users, n_items = len(drawings[0]), len(drawings[0][0])
+    return Graph(n_users, n_items, (*auxiliary, Behavior(name="buy")), tuple(map(edges_from, drawings)))
 
 
 @pytest.fixture
-def drawn() -> Callable[[list[list[int]]], Graph]:
-    """The graph of a drawing: one row of zeros and ones per user."""
+def drawn() -> Callable[..., Graph]:
+    """The graph of drawings: one row of zeros and ones per user."""
     return graph_from
 
 

@@ -1,23 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from tests.models.conftest import graph_from
 
 from macrorec import models
-from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph, edges_of
 
 # User 3 only bought; user 4 and item 5 did nothing; user 2 has not carted.
 VIEW = [[1, 1, 0, 1, 0, 0], [1, 0, 1, 0, 0, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
 CART = [[0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
 BUY = [[1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]
 NONE = [[0] * 6] * 5
-
-
-def graph_of(*rows) -> Graph:
-    auxiliary = [Behavior(name=f"step {n}", role="auxiliary", mask=False) for n in range(len(rows) - 1)]
-    edges = (edges_of(*np.nonzero(matrix), len(matrix), len(matrix[0])) for matrix in rows)
-    return Graph(len(rows[0]), len(rows[0][0]), (*auxiliary, Behavior(name="buy")), tuple(edges))
 
 
 def rank_by_loops(behaviors, user, alpha, beta, n_steps=200):
@@ -47,7 +40,7 @@ def rank_by_loops(behaviors, user, alpha, beta, n_steps=200):
 @pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.9), (0.3, 0.6), (0.2, 0.0), (0.1, 0.2), (0.4, 0.6)])
 @pytest.mark.parametrize("behaviors", [[BUY], [VIEW, BUY], [VIEW, CART, BUY], [VIEW, CART, NONE, VIEW, BUY]])
 def test_scores_equal_the_limit_of_the_papers_iteration(solved, behaviors, alpha, beta):
-    model = solved("cascadingrank", graph_of(*behaviors), alpha=alpha, beta=beta, tolerance=1e-7)
+    model = solved("cascadingrank", graph_from(*behaviors), alpha=alpha, beta=beta, tolerance=1e-7)
     expected = [rank_by_loops(behaviors, user, alpha, beta) for user in range(5)]
     torch.testing.assert_close(model.score_all(torch.arange(5)), torch.tensor(expected), rtol=1e-6, atol=1e-6)
 
@@ -56,7 +49,7 @@ def test_scores_equal_the_solution_of_the_dense_system(solved):
     # Per behaviour r = g S r + k, with S the graph of users and items: r = (1 - g S)^-1 k, to 1e-6.
     random = np.random.default_rng(4)
     behaviors = [(random.random((40, 30)) < share).astype(int) for share in (0.3, 0.1, 0.05)]
-    model = solved("cascadingrank", graph_of(*behaviors))
+    model = solved("cascadingrank", graph_from(*behaviors))
     result = np.zeros((70, 40))
     for number, rows in enumerate(behaviors):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,14 +69,14 @@ def test_the_number_of_steps_is_what_the_tolerance_asks_for():
 
 
 def test_blocks_of_users_change_nothing(solved, monkeypatch):
-    model = solved("cascadingrank", graph_of(VIEW, CART, BUY))
+    model = solved("cascadingrank", graph_from(VIEW, CART, BUY))
     whole = model.score_all(torch.arange(5))
     monkeypatch.setattr("macrorec.models.cascadingrank._USERS_AT_ONCE", 2)
     torch.testing.assert_close(model.score_all(torch.arange(5)), whole)
 
 
 def test_a_new_user_flows_from_its_row_through_the_target_behavior(solved, history):
-    model = solved("cascadingrank", graph_of(VIEW, BUY), alpha=0.2, beta=0.3, tolerance=1e-7)
+    model = solved("cascadingrank", graph_from(VIEW, BUY), alpha=0.2, beta=0.3, tolerance=1e-7)
     row = [0.5, 0, 0.5, 0, 0, 0]
     near = {(u, i): (sum(BUY[u]) * sum(r[i] for r in BUY)) ** -0.5 for u in range(5) for i in range(6) if BUY[u][i]}
     r_u, r_i = [0.0] * 5, row

@@ -1,15 +1,15 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from tests.contract.boards import checkerboard, scores
+from tests.models.conftest import graph_from
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import RowBatch
-from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph, build, edges_of
+from macrorec.graph.bipartite import build
 from macrorec.models.ghcf import MODEL
 from macrorec.train.config import TrainConfig
 from macrorec.train.sampling import sampler
@@ -21,12 +21,6 @@ CART = [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
 BUY = [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
 COEFFICIENTS = (0.2, 0.5, 0.3)
 DIM = 2
-
-
-def graph_of(*rows) -> Graph:
-    auxiliary = [Behavior(name=f"step {n}", role="auxiliary", mask=False) for n in range(len(rows) - 1)]
-    edges = (edges_of(*np.nonzero(matrix), len(matrix), len(matrix[0])) for matrix in rows)
-    return Graph(len(rows[0]), len(rows[0][0]), (*auxiliary, Behavior(name="buy")), tuple(edges))
 
 
 def model_of(graph, seed=0, **settings):
@@ -100,7 +94,7 @@ def batch_of(graph, users):
 
 @pytest.mark.parametrize("behaviors", [[BUY], [VIEW, BUY], [VIEW, CART, BUY], [VIEW, CART, [[0] * 3] * 3, VIEW, BUY]])
 def test_scores_equal_the_literal_sum(behaviors):
-    model = model_of(graph_of(*behaviors)).eval()
+    model = model_of(graph_from(*behaviors)).eval()
     users, items, relations = final_by_loops(behaviors, model, parameters_of(model))
     expected = [[sum(u[d] * i[d] * relations[-1][d] for d in range(DIM)) for i in items] for u in users]
     with torch.no_grad():
@@ -111,40 +105,33 @@ def test_scores_equal_the_literal_sum(behaviors):
 @pytest.mark.parametrize("users", [[0, 1, 2], [2, 0], [1]])
 def test_losses_and_gradients_equal_the_literal_loss(users):
     behaviors = [VIEW, CART, BUY]
-    graph = graph_of(*behaviors)
+    graph = graph_from(*behaviors)
     model = model_of(graph, coefficients=COEFFICIENTS)
     for parameter in parameters_of(model):  # away from the start, where scores are small
         parameter.data.mul_(1.5)
     terms = model.losses(batch_of(graph, users))
-    expected = losses_by_loops(behaviors, model, users, parameters_of(model))
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
 
-    sum(terms.values()).backward()
-    for number, parameter in enumerate(parameters_of(model)):
-        for place in np.ndindex(*parameter.shape):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = [value.detach().clone() for value in parameters_of(model)]
-                moved[number][place] += step
-                ends.append(sum(losses_by_loops(behaviors, model, users, moved).values()))
-            slope = (ends[0] - ends[1]) / 2e-5
-            assert parameter.grad[place].item() == pytest.approx(slope, abs=1e-6), (number, place)
+    def literal():
+        return losses_by_loops(behaviors, model, users, parameters_of(model))
+
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(literal(), rel=1e-6)
+    assert_gradients(model, terms, literal, abs=1e-6)
 
 
 def test_one_edge_by_hand():
     # One edge, one layer, all ones, slope unused: H = E r W = 2 per number, so means are 1.5; r: (1 + 2) / 2 = 1.5.
-    model = model_of(graph_of([[1]]), n_layers=1, negative_weight=0.5)
+    model = model_of(graph_from([[1]]), n_layers=1, negative_weight=0.5)
     for parameter in parameters_of(model):
         parameter.data.fill_(1)
     y = 2 * 1.5**3
     assert model.eval().score(torch.tensor([0]), torch.tensor([0])).item() == pytest.approx(y)
-    terms = model.losses(batch_of(graph_of([[1]]), [0]))
+    terms = model.losses(batch_of(graph_from([[1]]), [0]))
     assert terms["whole_data"].item() == pytest.approx(y**2 - 2 * y)
     assert terms["l2"].item() == pytest.approx(0.3 / 2 * 4 * 1.5**2)
 
 
 def test_dropout_acts_in_training_alone_and_follows_the_batch():
-    graph = graph_of(VIEW, CART, BUY)
+    graph = graph_from(VIEW, CART, BUY)
     model = model_of(graph, dropout=0.5, dim=16)
     batch = batch_of(graph, [0, 1, 2])
     first, again = (batch_of(graph, [0, 1, 2]) for _ in range(2))
@@ -177,4 +164,4 @@ def test_two_colours_are_learned_where_other_pairs_count(history):
 )
 def test_wrong_settings_are_refused(wrong, match):
     with pytest.raises(ConfigError, match=match):
-        model_of(graph_of(VIEW, CART, BUY), **wrong)
+        model_of(graph_from(VIEW, CART, BUY), **wrong)

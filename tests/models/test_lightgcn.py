@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import PairBatch
 from macrorec.data.log import Behavior
@@ -83,20 +84,12 @@ def test_losses_and_gradients_equal_the_literal_loss(drawn, negatives):
     model = model_of(drawn(ROWS), l2=0.3, n_negatives=len(negatives[0]))
     users, items = [0, 1, 0, 2], [0, 1, 1, 1]
     terms = model.losses(batch_of(users, items, negatives))
-    vectors = model.vectors_ND.detach()
-    expected = losses_by_loops(ROWS, vectors, model.config, users, items, negatives)
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
 
-    sum(terms.values()).backward()
-    for node in range(6):
-        for d in range(3):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = vectors.clone()
-                moved[node, d] += step
-                ends.append(sum(losses_by_loops(ROWS, moved, model.config, users, items, negatives).values()))
-            slope = (ends[0] - ends[1]) / 2e-5
-            assert model.vectors_ND.grad[node, d].item() == pytest.approx(slope, abs=1e-7), (node, d)
+    def literal():
+        return losses_by_loops(ROWS, model.vectors_ND.detach(), model.config, users, items, negatives)
+
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(literal(), rel=1e-6)
+    assert_gradients(model, terms, literal, abs=1e-7)
 
 
 @pytest.mark.parametrize("n_layers", [1, 3])

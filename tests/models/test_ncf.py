@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import PointBatch, Pointwise, TwoTower
 from macrorec.errors import ConfigError
@@ -92,22 +93,10 @@ def test_scores_equal_the_literal_equations(drawn, kind):
 def test_losses_and_gradients_equal_the_literal_loss(drawn, kind, hidden):
     model = model_of(drawn(ROWS), kind, l2=0.3, hidden=hidden)
     terms = model.losses(batch_of(USERS, ITEMS, LABELS))
-    values, rows = values_of(model), list(zip(USERS, ITEMS, LABELS, strict=True))
-    expected = losses_by_loops(kind, values, 0.3, rows)
+    rows = list(zip(USERS, ITEMS, LABELS, strict=True))
+    expected = losses_by_loops(kind, values_of(model), 0.3, rows)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-9)
-
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().clone().view(-1)
-        for place in range(len(flat)):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = flat.clone()
-                moved[place] += step
-                own = {**values, name: moved.view(parameter.shape).tolist()}
-                ends.append(sum(losses_by_loops(kind, own, 0.3, rows).values()))
-            slope = (ends[0] - ends[1]) / 2e-5
-            assert parameter.grad.view(-1)[place].item() == pytest.approx(slope, abs=1e-7), (name, place)
+    assert_gradients(model, terms, lambda: losses_by_loops(kind, values_of(model), 0.3, rows), abs=1e-7)
 
 
 def test_without_l2_there_is_no_such_term(drawn):

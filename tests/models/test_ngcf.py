@@ -2,11 +2,10 @@ import math
 
 import pytest
 import torch
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import PairBatch
-from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph
 from macrorec.models.ngcf import MODEL
 
 VIEWS = [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
@@ -18,9 +17,7 @@ N_USERS, N_NODES, DIM = 3, 6, 2
 @pytest.fixture
 def graph(drawn):
     """Three users, three items, views and purchases."""
-    views, buys = drawn(VIEWS), drawn(BUYS)
-    behaviors = (Behavior(name="view", role="auxiliary", mask=False), Behavior(name="buy"))
-    return Graph(3, 3, behaviors, (views.target, buys.target))
+    return drawn(VIEWS, BUYS)
 
 
 def model_of(graph, /, seed=0, **settings):
@@ -115,18 +112,7 @@ def test_losses_and_gradients_equal_the_literal_loss(graph, n_layers, negatives)
     terms = model.losses(batch_of(users, items, negatives))
     expected = losses_by_loops(model, UNION, users, items, negatives)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
-
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        for place in range(parameter.numel()):
-            ends = []
-            for step in (1e-5, -1e-5):
-                with torch.no_grad():
-                    parameter.view(-1)[place] += step
-                    ends.append(sum(losses_by_loops(model, UNION, users, items, negatives).values()))
-                    parameter.view(-1)[place] -= step
-            slope = (ends[0] - ends[1]) / 2e-5
-            assert parameter.grad.view(-1)[place].item() == pytest.approx(slope, abs=1e-6), (name, place)
+    assert_gradients(model, terms, lambda: losses_by_loops(model, UNION, users, items, negatives), abs=1e-6)
 
 
 def test_dropout_leaves_numbers_of_a_layer_out_and_scales_up_the_rest(graph):

@@ -2,12 +2,11 @@ import math
 
 import pytest
 import torch
-from tests.models.conftest import edges_from
+from tests.models.conftest import graph_from
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import PointBatch, Pointwise
-from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph
 from macrorec.models.nmtr import MODEL
 
 VIEWS = [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
@@ -17,14 +16,9 @@ USERS, ITEMS, LABELS = [0, 1, 2, 0, 0, 1, 2], [1, 0, 2, 0, 2, 1, 2], [1.0, 1.0, 
 BEHAVIORS = [2, 0, 2, 0, 0, 2, 2]  # no row of behaviour 1
 
 
-def graph_of(*drawings):
-    auxiliary = [Behavior(name=f"view{n}", role="auxiliary", mask=False) for n in range(len(drawings) - 1)]
-    return Graph(3, 3, (*auxiliary, Behavior(name="buy")), tuple(map(edges_from, drawings)))
-
-
 def model_of(*drawings, **settings):
     config = MODEL.Config(**({"dim": 2, "init_std": 0.8} | settings))
-    model = MODEL.from_graph(config, graph_of(*drawings), torch.Generator().manual_seed(1)).double()
+    model = MODEL.from_graph(config, graph_from(*drawings), torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         for n, parameter in enumerate(model.parameters()):
             parameter.add_(0.07 * (n + 1))  # nothing is at a special value
@@ -70,23 +64,11 @@ def losses_by_loops(values, weights, mean, l2, rows):
 def test_losses_and_gradients_equal_the_literal_loss(weights, mean):
     model = model_of(VIEWS, CARTS, BUYS, l2=0.3, weights=weights, mean=mean)
     terms = model.losses(batch_of(USERS, ITEMS, LABELS, BEHAVIORS))
-    values, rows = values_of(model), list(zip(USERS, ITEMS, LABELS, BEHAVIORS, strict=True))
+    rows = list(zip(USERS, ITEMS, LABELS, BEHAVIORS, strict=True))
     shares = weights or (1 / 3, 1 / 3, 1 / 3)
-    expected = losses_by_loops(values, shares, mean, 0.3, rows)
+    expected = losses_by_loops(values_of(model), shares, mean, 0.3, rows)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
-
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().clone().view(-1)
-        for place in range(len(flat)):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = flat.clone()
-                moved[place] += step
-                own = {**values, name: moved.view(parameter.shape).tolist()}
-                ends.append(sum(losses_by_loops(own, shares, mean, 0.3, rows).values()))
-            slope = (ends[0] - ends[1]) / 2e-5
-            assert parameter.grad.view(-1)[place].item() == pytest.approx(slope, abs=1e-7), (name, place)
+    assert_gradients(model, terms, lambda: losses_by_loops(values_of(model), shares, mean, 0.3, rows), abs=1e-7)
 
 
 def test_equal_weights_count_every_row_alike_and_so_do_means_weighed_by_rows():
@@ -129,7 +111,7 @@ def test_a_row_teaches_its_own_behaviour_and_those_before_it():
 
 
 def test_start():
-    graph = graph_of(VIEWS, BUYS)
+    graph = graph_from(VIEWS, BUYS)
     model = MODEL.from_graph(MODEL.Config(dim=4096), graph, torch.Generator().manual_seed(0))
     for table in (model.users_UD, model.items_ID):
         assert table.std().item() == pytest.approx(0.01, rel=0.05)

@@ -3,12 +3,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.models.conftest import edges_from
+from tests.models.conftest import graph_from
+from tests.models.slopes import assert_gradients
 
 from macrorec.api import PairBatch
-from macrorec.data.log import Behavior
 from macrorec.errors import ConfigError
-from macrorec.graph.bipartite import Graph
 from macrorec.models.swgcn import MODEL
 from macrorec.ops.edges import kept
 
@@ -17,15 +16,9 @@ BUYS = [[0, 1, 0], [1, 1, 0], [0, 0, 1]]  # user 2 has no views; item 2 is isola
 BATCH = ([0, 1, 1, 2], [1, 0, 1, 2], [[0, 2], [2, 2], [0, 2], [1, 0]])
 
 
-def graph_of(*drawings):
-    auxiliary = [Behavior(name=f"view{n}", role="auxiliary", mask=False) for n in range(len(drawings) - 1)]
-    behaviors = (*auxiliary, Behavior(name="buy"))
-    return Graph(len(drawings[0]), len(drawings[0][0]), behaviors, tuple(map(edges_from, drawings)))
-
-
 def model_of(*drawings, **settings):
     config = MODEL.Config(**({"dim": 3, "dropout": 0.0, "init": "normal", "init_std": 0.7} | settings))
-    model = MODEL.from_graph(config, graph_of(*drawings), torch.Generator().manual_seed(1)).double()
+    model = MODEL.from_graph(config, graph_from(*drawings), torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.3)  # nothing is at a special value
@@ -200,26 +193,13 @@ def test_encode_equals_the_literal_equations(settings):
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_losses_and_gradients_equal_the_literal_losses(settings):
     model = model_of(VIEWS, BUYS, l2=0.03, valuator_l2=0.02, alignment_weight=0.4, n_negatives=2, **settings)
-    values = values_of(model)
     terms = model.losses(batch_of(*BATCH))
-    expected = losses_by_loops([VIEWS, BUYS], model, values, BATCH)
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-12)
 
-    def loss():
-        return sum(losses_by_loops([VIEWS, BUYS], model, values, BATCH).values())
+    def literal():
+        return losses_by_loops([VIEWS, BUYS], model, values_of(model), BATCH)
 
-    sum(terms.values()).backward()
-    for name, parameter in model.named_parameters():
-        rows = values[name] if parameter.ndim == 2 else [values[name]]
-        slopes = parameter.grad.view(len(rows), -1).tolist()
-        for row, slope in zip(rows, slopes, strict=True):
-            for d, before in enumerate(row):
-                ends = []
-                for step in (1e-6, -1e-6):
-                    row[d] = before + step
-                    ends.append(loss())
-                row[d] = before
-                assert slope[d] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-8, rel=1e-6), (name, d)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(literal(), rel=1e-12)
+    assert_gradients(model, terms, literal, step=1e-6, abs=1e-8, rel=1e-6)
 
 
 def test_message_dropout_leaves_out_the_entries_that_the_seeds_say_at_every_layer():
