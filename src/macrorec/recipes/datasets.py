@@ -184,7 +184,7 @@ def history_ml_100k(model: Any, train: TrainConfig = CLOSED_FORM) -> RunConfig:
     """
     return RunConfig(
         source=ML_100K,
-        prepare=PrepareConfig(positive=4.0),
+        prepare=PrepareConfig(positive=4.0, dedupe="none"),
         split=SplitConfig(
             test=TimeQuantile(quantile=0.512), valid=RandomFraction(fraction=0.1), vocabulary="train+valid"
         ),
