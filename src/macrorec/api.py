@@ -175,6 +175,13 @@ class Model(nn.Module):
         step(torch.stack(list(terms.values())).sum())
         return terms
 
+    def optimizer(
+        self, kind: str, *, lr: float, weight_decay: float, clip_norm: float | None
+    ) -> torch.optim.Optimizer | None:
+        """The model's own optimiser for these settings of training, where ``training_step`` steps it by itself, without
+        ``step``; None, the default, for torch's. What a step puts off must be made up for at the latest in ``eval``."""
+        return None
+
     def solve(self, graph: Graph, generator: torch.Generator) -> None:
         """Fit in closed form; called instead of training where ``batches`` is None."""
 

@@ -29,15 +29,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, normalize
 
-from macrorec.api import PairBatch, Pairwise, TwoTower
+from macrorec.api import Batch, PairBatch, Pairwise, Step, TwoTower
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.ops.clusters import ClusterAdam, Terms, one_step_serves
 from macrorec.ops.descent import descend
 
 FOLD_STEPS, FOLD_RATE = 100, 0.03
@@ -116,6 +117,7 @@ class CCBIE(TwoTower):
             nn.ParameterList(map(torch.zeros, _shapes(config)) if self.clustered and config.variant != "no-mlp" else ())
             for _ in range(2)
         )
+        self.own: ClusterAdam | None = None
 
     def initialise(self, generator: torch.Generator) -> None:
         """Xavier's uniform values for tables, centres and matrices; biases: 0."""
@@ -216,6 +218,40 @@ class CCBIE(TwoTower):
         if self.clustered and self.config.beta:
             terms["clusters"] = self.disentangle()
         return terms
+
+    def optimizer(
+        self, kind: str, *, lr: float, weight_decay: float, clip_norm: float | None
+    ) -> torch.optim.Optimizer | None:
+        """Adam on the CPU by one compiled loop; torch's elsewhere, for double numbers, and with clipped gradients."""
+        config, self.own = self.config, None
+        if kind == "adam" and clip_norm is None and one_step_serves(self.users_UD):
+            centres = [self.centres_KD] if self.clustered else []
+            terms = Terms(
+                alpha=config.share,
+                beta=config.beta,
+                activation=config.activation,
+                softmax=config.variant == "softmax",
+                raw=config.spread == "raw",
+                mean=config.over == "mean",
+            )
+            tables, small = (self.users_UD, self.items_ID), [*centres, *self.of_users, *self.of_items]
+            self.own = ClusterAdam(*tables, small, terms, lr=lr, weight_decay=weight_decay)
+        return self.own
+
+    def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """``losses`` and a step; by the compiled loop both are one."""
+        if self.own is None:
+            return super().training_step(batch, step)
+        assert isinstance(batch, PairBatch)
+        structure, clusters = self.own.descend(batch.users_B, batch.items_B, batch.negatives_BN)
+        terms = {"structure": torch.tensor(structure)}
+        return terms | ({"clusters": torch.tensor(clusters)} if self.clustered and self.config.beta else {})
+
+    def train(self, mode: bool = True) -> Self:
+        """Rows that no batch has had of late catch up before evaluation."""
+        if self.own is not None and not mode:
+            self.own.settle()
+        return super().train(mode)
 
     def fold_in_vectors(self, history: Edges) -> Tensor:
         """User vectors (B, Z) of new users, who go down their share of (10) while items, centres and MLPs stand.

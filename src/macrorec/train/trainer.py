@@ -256,7 +256,11 @@ def _measure(model: Model, validate: Validate | None, monitor: str | None) -> di
 
 
 def _optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
-    """Fused kernels: on a CPU 3 times as fast as ``foreach``, 8 times as the plain loop, equal but for rounding."""
+    """The model's own, or torch's, fused: on a CPU 3 times as fast as ``foreach``, 8 times as the plain loop, equal but
+    for rounding."""
+    own = model.optimizer(config.optimizer, lr=config.lr, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+    if own is not None:
+        return own
     parameters = [p for p in model.parameters() if p.requires_grad]
     match config.optimizer:
         case "adam":
