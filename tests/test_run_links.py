@@ -98,6 +98,7 @@ def test_test_is_the_published_pairs_and_no_non_edge_is_learned(data: Path, tmp_
     done = run(links(data, dim=4), name="gebe-links", root=tmp_path / "runs")
     assert {f"pairs-{part}.parquet" for part in ("probe", "valid", "test")} < {p.name for p in done.folder.iterdir()}
     assert rows(done.pairs("test")) == rows(data / "test.parquet")
+    assert rows(done.pairs("probe")) == rows(data / "probe.parquet"), "the last stage has no valid to leave out"
     found = restore(done)
     learned = set(zip(found.graph.target.user_E.tolist(), found.graph.target.item_E.tolist(), strict=True))
     vocabulary = found.parts.users, found.parts.items
