@@ -42,7 +42,7 @@ def test_the_compiled_loop_says_what_torch_says(hidden, n_users, n_items):
 
 
 def test_threads_do_not_change_a_bit(monkeypatch):
-    monkeypatch.setattr("macrorec.ops.gather.SERIAL", 0)
+    monkeypatch.setattr("macrorec.ops.threads.SERIAL", 0)
     mlp, users, items = mlp_of((8, 4), dtype=torch.float32), rows(50, 1).float(), rows(200, 2).float()
     before, got = torch.get_num_threads(), []
     with torch.no_grad():

@@ -19,7 +19,7 @@ import polars as pl
 from macrorec.errors import ConfigError, DataError
 from macrorec.eval import metrics as measures
 from macrorec.eval.cohorts import HISTORY_COLUMNS
-from macrorec.eval.vectors import in_threads
+from macrorec.ops.threads import in_parts
 
 Floats = npt.NDArray[np.float64]
 
@@ -217,11 +217,10 @@ def _aucs(
     ends_E = np.append(np.diff(score_E[order]) > 0, True)
     user_E, positive_E, answer_R = user_E[order], label_E[order] > 0.5, np.empty(len(counts_RU))
 
-    def part(a: int, b: int) -> int:
+    def part(a: int, b: int) -> None:
         auc_of_resamples(user_E, positive_E, ends_E, counts_RU[a:b], answer_R[a:b])
-        return 0
 
-    in_threads(part, len(counts_RU), RESAMPLES_AT_ONCE)
+    in_parts(part, [*range(0, len(counts_RU), RESAMPLES_AT_ONCE), len(counts_RU)])
     return answer_R
 
 

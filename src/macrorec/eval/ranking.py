@@ -23,7 +23,6 @@ from macrorec.eval.vectors import (
     Ranking,
     check_k,
     empty,
-    in_threads,
     mask_rows,
     named,
     numbers_of,
@@ -31,6 +30,7 @@ from macrorec.eval.vectors import (
     select_by_key,
 )
 from macrorec.eval.vectors import top_k_vectors as top_k_vectors
+from macrorec.ops.threads import in_parts
 
 BLOCK_BYTES = 1 << 28
 """Scores held at once where no block size is given: 256 MiB."""
@@ -116,11 +116,11 @@ def select_rows(scores_BI: Tensor, k: int, start_B: npt.NDArray[np.int64], maske
     scores = scores_BI.detach().float().numpy()
     items_BK, best_BK = empty(len(scores), k)
 
-    def part(a: int, b: int) -> int:
-        return int(select(scores[a:b], start_B[a : b + 1], masked_E, items_BK[a:b], best_BK[a:b]))
+    def part(a: int, b: int) -> None:
+        if select(scores[a:b], start_B[a : b + 1], masked_E, items_BK[a:b], best_BK[a:b]) >= 0:
+            raise DataError(NAN)
 
-    if max(in_threads(part, len(scores), SELECT_CHUNK), default=-1) >= 0:
-        raise DataError(NAN)
+    in_parts(part, [*range(0, len(scores), SELECT_CHUNK), len(scores)])
     return items_BK, best_BK
 
 

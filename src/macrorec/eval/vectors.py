@@ -5,8 +5,6 @@ Shape letters: B users, I items, C candidates, D embedding, T tiles, W items of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from macrorec.errors import ConfigError, DataError
+from macrorec.ops.threads import in_parts
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64]
@@ -108,23 +107,22 @@ def _search(users_BD: Tensor, packed: PackedItems, k: int, mask: tuple[Numbers, 
     starts, masked_E = mask
     items_BK, best_BK = empty(n, k)
 
-    def part(a: int, b: int) -> int:
-        return int(
-            search(
-                vectors_BD[a:b],
-                norm_B[a:b],
-                packed.tiles_TDW,
-                packed.norm_T,
-                packed.items_I,
-                starts[a : b + 1],
-                masked_E,
-                items_BK[a:b],
-                best_BK[a:b],
-            )
+    def part(a: int, b: int) -> None:
+        nan = search(
+            vectors_BD[a:b],
+            norm_B[a:b],
+            packed.tiles_TDW,
+            packed.norm_T,
+            packed.items_I,
+            starts[a : b + 1],
+            masked_E,
+            items_BK[a:b],
+            best_BK[a:b],
         )
+        if nan >= 0:
+            raise DataError(NAN)
 
-    if max(in_threads(part, n, CHUNK), default=-1) >= 0:
-        raise DataError(NAN)
+    in_parts(part, [*range(0, n, CHUNK), n])
     return items_BK, best_BK
 
 
@@ -162,15 +160,6 @@ def select_by_key(scores_BI: Tensor, k: int, start_B: Numbers, masked_E: Array) 
     items[:, : column_BK.shape[1]] = torch.where(score_BK == -torch.inf, -1, column_BK).cpu().numpy()
     scores[:, : column_BK.shape[1]] = score_BK.cpu().numpy()
     return items, scores
-
-
-def in_threads(part: Callable[[int, int], int], n: int, chunk: int) -> list[int]:
-    """``part(a, b)`` for every chunk a : b of n rows, in as many threads as torch uses, in order."""
-    starts = range(0, n, chunk)
-    if len(starts) < 2:
-        return [part(a, min(a + chunk, n)) for a in starts]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(lambda a: part(a, min(a + chunk, n)), starts))
 
 
 def mask_rows(masked: sp.csr_matrix | None, n_rows: int, pool_C: Numbers | None) -> tuple[Numbers, Array]:

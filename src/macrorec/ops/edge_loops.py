@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import elu
 
 from macrorec.ops.adjacency import Adjacency
-from macrorec.ops.gather import Side, compiled, in_blocks, view
+from macrorec.ops.gather import Side, compiled, view
 from macrorec.ops.spmm import inner_product, product
+from macrorec.ops.threads import in_blocks
 
 _AT_ONCE = 1 << 16
 """Edges whose vectors are held at once where no kernel applies."""

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from macrorec.graph.bipartite import Edges, Graph
-from macrorec.ops.gather import in_blocks, view
+from macrorec.ops.gather import view
 from macrorec.ops.linear import cosine_neighbors
+from macrorec.ops.threads import in_blocks
 
 Array = npt.NDArray[Any]
 

@@ -1,15 +1,10 @@
-"""How do the kernels run? On NumPy views of CPU tensors, over blocks of rows, on as many threads as torch uses.
+"""How do the kernels run? On NumPy views of CPU tensors, over blocks of rows.
 
 Shape letters: M rows and N columns of the matrix, D embedding, B chosen rows, K rows that are not zero.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,13 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from macrorec.ops.threads import in_blocks
+from macrorec.ops.threads import pool as pool
+
 Side = tuple[Tensor, Tensor, Tensor]
 """A matrix in CSR form: row pointers int64 (M + 1,), column numbers int32 (E,), values (E,)."""
-
-BLOCKS_PER_THREAD = 4
-"""Blocks of rows that a thread takes on average; the calling thread takes part, so that a late one holds up nobody."""
-SERIAL = 1 << 17
-"""Multiplications below which one thread is faster than handing out blocks."""
 
 
 def compiled(x: Tensor) -> bool:
@@ -117,34 +110,3 @@ def sum_rows(index_B: Tensor, x_BD: Tensor, size: int, divisor: float = 1.0) -> 
 def view(tensor: Tensor) -> npt.NDArray[Any]:
     """The numbers of a tensor on the CPU, in C order, as an array."""
     return tensor.detach().contiguous().numpy()
-
-
-def in_blocks(kernel: Callable[[int, int], None], cost: npt.NDArray[Any], width: int) -> None:
-    """Run ``kernel(lo, hi)`` over the rows 0 : len(cost) - 1, cut where cumulated ``cost`` is even."""
-    n_rows, n_threads = len(cost) - 1, torch.get_num_threads()
-    if n_threads == 1 or int(cost[-1]) * width < SERIAL:
-        kernel(0, n_rows)
-        return
-    cuts = np.searchsorted(cost, np.linspace(0, int(cost[-1]), n_threads * BLOCKS_PER_THREAD + 1))
-    cuts[0], cuts[-1] = 0, n_rows
-    blocks = iter(list(pairwise(cuts.tolist())))
-
-    def work() -> None:
-        for lo, hi in blocks:
-            kernel(lo, hi)
-
-    others = [pool(n_threads).submit(work) for _ in range(n_threads - 1)]
-    work()
-    for other in others:
-        other.result()
-
-
-def pool(n_threads: int) -> ThreadPoolExecutor:
-    """Threads that kernels share."""
-    return _pool(os.getpid(), n_threads)
-
-
-@lru_cache(maxsize=2)
-def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: a fork starts without its parent's."""
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="macrorec-ops")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from macrorec.ops.gather import in_blocks
 from macrorec.ops.mlp import MLP
+from macrorec.ops.threads import in_blocks
 
 _PAIRS_AT_ONCE = 1 << 13
 """Pairs whose hidden units torch holds at once: with 32 of them, 1 MiB, which stays in a cache."""

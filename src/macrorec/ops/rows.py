@@ -6,7 +6,6 @@ Shape letters: B rows of a batch, P their entries; R rows, M middle nodes, C col
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ import numpy.typing as npt
 import torch
 from numba import njit
 from torch import Tensor
+
+from macrorec.ops.threads import in_parts
 
 Array = npt.NDArray[Any]
 
@@ -93,14 +94,7 @@ def _sparse(start_R: Tensor, column_E: Tensor, value_E: Tensor | None, n_columns
 def _in_threads(kernel: Callable[..., None], tensors: Sequence[Tensor | None], n_rows: int) -> None:
     """Run ``kernel(*arrays, lo, hi)`` over slices of the rows 0 : n_rows; a missing tensor becomes an empty array."""
     arrays = [np.empty(0, dtype=np.float32) if tensor is None else tensor.numpy() for tensor in tensors]
-    n_threads = torch.get_num_threads()
-    if n_rows < _ROWS_PER_TASK or n_threads == 1:
-        kernel(*arrays, 0, n_rows)
-        return
-    starts = range(0, n_rows, _ROWS_PER_TASK)
-    with ThreadPoolExecutor(n_threads) as pool:
-        for task in [pool.submit(kernel, *arrays, lo, min(lo + _ROWS_PER_TASK, n_rows)) for lo in starts]:
-            task.result()
+    in_parts(lambda lo, hi: kernel(*arrays, lo, hi), [*range(0, n_rows, _ROWS_PER_TASK), n_rows])
 
 
 @njit(nogil=True, cache=True)
