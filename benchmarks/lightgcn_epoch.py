@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from benchmarks import gowalla
-from benchmarks.epochs import THREADS, Clock, Enough, Plain, in_turns, peak_rss, report, stepped, trained
+from benchmarks.epochs import THREADS, Clock, Plain, in_turns, peak_rss, report, stepped, trained
 from benchmarks.waiting import asleep
 from macrorec.api import PairBatch
 from macrorec.graph.bipartite import Graph, from_split
@@ -27,7 +27,6 @@ from macrorec.models.lightgcn import MODEL, LightGCN
 from macrorec.train.sampling import sampler
 from macrorec.train.trainer import TrainConfig
 
-__all__ = ["Clock", "Enough"]
 BATCH, STEPS, PLAIN_STEPS = 2048, 100, 6
 CONFIG = MODEL.Config()
 
