@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -104,3 +105,31 @@ def test_no_events(n_users, n_items):
 def test_numbers_of_a_large_market_do_not_overflow():
     edges = edges_of(np.array([2_999_999], np.int32), np.array([1_999_999], np.int32), 3_000_000, 2_000_000)
     assert (edges.user_E.item(), edges.item_E.item()) == (2_999_999, 1_999_999)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_no_weights_and_weights_of_one_make_the_same_edges(scale):
+    rng = np.random.default_rng(0)
+    for n, n_users, n_items in ((1, 1, 1), (200, 7, 9), (500, 40, 30), (3, 1, 5)):
+        user, item = rng.integers(n_users, size=n, dtype=np.int32), rng.integers(n_items, size=n, dtype=np.int32)
+        plain = edges_of(user, item, n_users, n_items, scale=scale)
+        ones = edges_of(user, item, n_users, n_items, np.ones(n, np.float32), scale=scale)
+        counted = Counter(zip(user.tolist(), item.tolist(), strict=True))
+        assert plain.count_E.tolist() == [counted[pair] for pair in sorted(counted)]
+        for name in ("user_E", "item_E", "weight_E", "count_E", "start_U"):
+            assert torch.equal(getattr(plain, name), getattr(ones, name)), name
+            assert getattr(plain, name).dtype == (torch.float32 if name == "weight_E" else torch.int64)
+
+
+def test_edges_are_made_in_little_more_memory_than_they_keep():
+    """Of a million events in int32: 28 bytes per edge are kept."""
+    rng = np.random.default_rng(0)
+    user, item = (
+        rng.integers(20_000, size=1_000_000, dtype=np.int32),
+        rng.integers(9000, size=1_000_000, dtype=np.int32),
+    )
+    tracemalloc.start()
+    edges = edges_of(user, item, 20_000, 9000)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(edges) > 990_000 and kept < 29e6 and peak < 33e6

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
@@ -384,3 +385,25 @@ def test_device_does_not_change_batches(kind: Any) -> None:
         a, b = plain(here), plain(there)
         assert there.users_B.is_cuda and there.generator.device.type == "cuda"
         assert {k: v for k, v in a.items() if k != "generator"} == {k: v for k, v in b.items() if k != "generator"}
+
+
+def test_an_epoch_holds_four_bytes_per_edge_and_no_more() -> None:
+    """Its order; negatives that are no edges are found in the rows of the graph itself."""
+    rng = np.random.default_rng(0)
+    edges = edges_of(rng.integers(20_000, size=500_000), rng.integers(9000, size=500_000), 20_000, 9000)
+    graph = Graph(20_000, 9000, (Behavior(name="buy"),), (edges,))
+    next(sampler(Pairwise(n=4, true_negatives=True), graph, 256, seed=0).epoch(0))
+    tracemalloc.start()
+    batches = sampler(Pairwise(n=4, true_negatives=True), graph, 256, seed=0).epoch(0)
+    next(batches)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(edges) + 1e6
+
+
+def test_an_order_of_numbers_of_four_bytes_is_that_of_eight() -> None:
+    graph = graph_of()
+    drawn = sampler(Pairwise(), graph, 1000, seed=7)
+    (batch,) = drawn.epoch(3)
+    order = stream(7, Purpose.ORDER, 3).permutation(len(graph.target))
+    assert torch.equal(batch.items_B, graph.target.item_E[torch.from_numpy(order)])

@@ -92,7 +92,7 @@ def build(train: Interactions) -> Graph:
     edges = tuple(
         edges_of(rows.user, rows.item, len(train.users), len(train.items), rows.weight, scale=behavior.weight)
         for number, behavior in enumerate(train.behaviors)
-        for rows in (train.take(train.behavior == number),)
+        for rows in (train.take(train.behavior == number) if len(train.behaviors) > 1 else train,)
     )
     labelled = None if train.label is None else train
     return Graph(len(train.users), len(train.items), train.behaviors, edges, labelled=labelled)
@@ -112,23 +112,40 @@ def edges_of(
     *,
     scale: float = 1.0,
 ) -> Edges:
-    """Unique sorted edges of event arrays ``user`` and ``item``, shape (n,); ``weight`` defaults to one per event."""
-    key = user.astype(np.int64) * n_items + item
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    count = np.diff(first, append=len(key))
-    events = np.ones(len(key), dtype=np.float64) if weight is None else weight[order].astype(np.float64)
-    total = np.add.reduceat(events, first) if len(key) else np.zeros(0)
-    unique = key[first]
-    start = np.zeros(n_users + 1, dtype=np.int64)
-    np.cumsum(np.bincount(unique // n_items, minlength=n_users) if n_items else np.zeros(n_users), out=start[1:])
+    """Unique sorted edges of event arrays ``user`` and ``item``, shape (n,); ``weight`` defaults to one per event.
+
+    Without weights nothing but the edges themselves is held at any moment, and a key of eight bytes per event.
+    """
+    key = user.astype(np.int64)
+    key *= n_items
+    key += item
+    order = None if weight is None else np.argsort(key, kind="stable")
+    if order is None:
+        key.sort()
+    else:
+        key = key[order]
+    is_first = np.ones(len(key), dtype=bool)
+    np.not_equal(key[1:], key[:-1], out=is_first[1:])
+    first = np.flatnonzero(is_first)
+    count = np.empty(len(first), dtype=np.int64)
+    np.subtract(first[1:], first[:-1], out=count[:-1])
+    count[-1:] = len(key) - first[-1:]
+    if weight is None or order is None:
+        total = count.astype(np.float32) if scale == 1 else (count * scale).astype(np.float32)
+    else:
+        events = weight[order].astype(np.float64)
+        total = ((np.add.reduceat(events, first) if len(key) else np.zeros(0)) * scale).astype(np.float32)
+    del first, order
+    item_E = key[is_first]
+    del key, is_first
+    start_U = np.searchsorted(item_E, np.arange(n_users + 1) * n_items)
+    np.remainder(item_E, max(n_items, 1), out=item_E)
     return Edges(
-        user_E=torch.from_numpy(unique // max(n_items, 1)),
-        item_E=torch.from_numpy(unique % max(n_items, 1)),
-        weight_E=torch.from_numpy((total * scale).astype(np.float32)),
-        count_E=torch.from_numpy(count.astype(np.int64)),
-        start_U=torch.from_numpy(start),
+        user_E=torch.from_numpy(np.repeat(np.arange(n_users), np.diff(start_U))),
+        item_E=torch.from_numpy(item_E),
+        weight_E=torch.from_numpy(total),
+        count_E=torch.from_numpy(count),
+        start_U=torch.from_numpy(start_U),
     )
 
 

@@ -87,13 +87,15 @@ class Sampler(ABC):
         for step in range(first_step, self.n_steps):
             first = step * self.batch_size
             stop = min(first + self.batch_size, self.n_rows)
-            rows = np.arange(first, stop) if order is None else order[first:stop]
+            rows = np.arange(first, stop) if order is None else order[first:stop].astype(np.int64)
             generator = torch_stream(self.seed, Purpose.DROPOUT, epoch, step, device=self.device)
             yield self._batch(rows, stream(self.seed, Purpose.DRAW, epoch, step), generator)
 
-    def _order(self, epoch: int) -> Ints | None:
+    def _order(self, epoch: int) -> npt.NDArray[np.integer] | None:
         """A permutation of the epoch's rows; None where rows are drawn with replacement."""
-        order: Ints = stream(self.seed, Purpose.ORDER, epoch).permutation(self.n_rows)
+        kind: type[np.integer] = np.int32 if self.n_rows <= np.iinfo(np.int32).max else np.int64
+        order: npt.NDArray[np.integer] = np.arange(self.n_rows, dtype=kind)
+        stream(self.seed, Purpose.ORDER, epoch).shuffle(order)
         return order
 
     @abstractmethod
@@ -108,19 +110,12 @@ class Sampler(ABC):
 
 
 class NonEdges:
-    """Draws items that are no edge of a user, uniformly and without rejection.
-
-    The r-th item missing from a sorted row i_0 < i_1 < ... is r + #{j : i_j - j <= r}. ``i_j - j`` never falls within
-    a row, so the keys u I + i_j - j are sorted over all users, and one binary search counts for a whole batch.
-    """
+    """Draws items that are no edge of a user, uniformly and without rejection: a rank among those that it has not."""
 
     def __init__(self, edges: Edges, n_items: int) -> None:
-        start = edges.start_U.numpy()
-        user = edges.user_E.numpy()
-        self.start: Ints = start
-        self.n_items = n_items
-        self.n_missing_U: Ints = n_items - np.diff(start)
-        self.key_E: Ints = user * n_items + edges.item_E.numpy() - (np.arange(len(user)) - start[user])
+        self.start_U: Ints = edges.start_U.numpy()
+        self.item_E: Ints = edges.item_E.numpy()
+        self.n_missing_U: Ints = n_items - np.diff(self.start_U)
 
     def draw(self, users_B: Ints, n: int, random: np.random.Generator) -> Ints:
         """Items of shape (B, n). Every user must lack some item."""
@@ -129,11 +124,10 @@ class NonEdges:
 
     def select(self, users_B: Ints, rank_B: Ints) -> Ints:
         """Per user the missing item of that rank, from 0; shape (B,)."""
-        key_B = users_B * self.n_items + rank_B
-        order = key_B.argsort()  # sorted look-ups walk memory once: 2.5 times faster, sorting included
-        below_B = np.empty_like(key_B)
-        below_B[order] = self.key_E.searchsorted(key_B[order], side="right")
-        items_B: Ints = rank_B + below_B - self.start[users_B]
+        from macrorec.ops.missing import missing
+
+        items_B: Ints = np.empty_like(rank_B)
+        missing(self.start_U, self.item_E, users_B, rank_B, items_B)
         return items_B
 
 
