@@ -6,8 +6,9 @@ Liben-Nowell & Kleinberg, The link-prediction problem for social networks (JASIS
     score(x, y) = |N(x)| |N(y)|       <[d_u + smoothing], [d_i + smoothing]>
 
 The rule that every table of link prediction must contain where non-edges are drawn uniformly: it knows nothing of who
-likes what, and ranks items for all users alike. Deviation: ``smoothing``, without which a node without edges in train
-hides the degree of the other.
+likes what, and ranks items for all users alike.
+
+Deviations: ``smoothing``, without which a node without edges in train hides the degree of the other.
 Shape letters: B batch, U users, I items.
 """
 
