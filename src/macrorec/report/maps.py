@@ -34,10 +34,10 @@ def drawn(strength_NK: Floats, group_N: npt.NDArray[Any], projection: Projection
     sizes = np.bincount(group)
     order = [int(k) for k in np.argsort(-sizes, kind="stable") if sizes[k]]
     shades = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    looks = list(itertools.islice(itertools.product(plots.MARKS, shades), len(order)))
+    looks = itertools.cycle(itertools.product(plots.MARKS, shades))
     names = {"pca": ("first principal component", "second"), "tsne": ("t-SNE", "")}[projection]
     with plots.drawn(*names) as (axes, text):
-        for place, (k, (mark, shade)) in enumerate(zip(order, looks, strict=True)):
+        for place, (k, (mark, shade)) in enumerate(zip(order, looks, strict=False)):
             x, y = places[group == k].T
             label = f"{k} ({sizes[k]:,})" if place < NAMED else None
             axes.scatter(x, y, s=8, color=[shade], marker=mark, linewidths=0, alpha=0.8, label=label)
