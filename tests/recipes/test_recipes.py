@@ -35,6 +35,7 @@ VARIANTS = {
     "retarget-taobao-extra",
     "swgcn-market",
     "swgcn-printed-taobao",
+    "swgcn-small-taobao",
     "swgcn-t-taobao",
 }
 """Recipes beside the one per model and data set."""
