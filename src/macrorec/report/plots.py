@@ -4,6 +4,7 @@ sweep-<name>          a metric over the values of one setting, with the deviatio
 weights-<recipe>      how many edges of each behaviour have which weight
 reliability-<data>    what came true of what was predicted
 curve-<data>-<metric> valid over epochs
+scale-<benchmark>     seconds of an epoch over the number of edges
 coldstart-<recipe>    a metric of new users by how many items they give
 """
 
@@ -98,6 +99,20 @@ def curves(runs: Sequence[Row], metric: str) -> str:
             shown = None if known else name if len(name) < 60 else name[:57] + "..."
             axes.plot(*zip(*points, strict=True), color=colours[name], linewidth=1, label=shown)
         axes.legend(fontsize=7)
+    return text[0]
+
+
+def scale(line: Row) -> str:
+    """Seconds of an epoch over edges, both logarithmic, beside a straight line through the largest size."""
+    points = sorted((point["edges"], point["seconds"]) for point in line["points"])
+    edges, seconds = zip(*points, strict=True)
+    with drawn("edges", "seconds per epoch") as (axes, text):
+        axes.plot(edges, seconds, marker="o", label=line["name"])
+        linear = [seconds[-1] * n / edges[-1] for n in edges]
+        axes.plot(edges, linear, color="0.5", linestyle="--", label="linear in edges")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.legend()
     return text[0]
 
 

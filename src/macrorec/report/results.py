@@ -24,7 +24,7 @@ from typing import Any
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, coldstart, edges, links, plots, rankings, sweeps
+from macrorec.report import clicks, coldstart, edges, links, plots, rankings, scale, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
@@ -100,6 +100,7 @@ def markdown(folder: Path) -> str:
         ("Sweeps", sweeps.section, _read(folder / "sweeps")),
         ("New users", coldstart.section, _read(folder / "coldstart")),
         ("Edge weights by behaviour", edges.section, _read(folder / "weights")),
+        ("Time of an epoch over edges", scale.section, scale.of_sizes(benchmarks)),
         ("Settings chosen on valid", _search_section, searches),
         ("Benchmarks", _benchmark_section, benchmarks),
     ):
@@ -119,6 +120,8 @@ def pictures(folder: Path) -> dict[str, str]:
         result[_curve_name(name, metric)] = plots.curves(rows, metric)
     for row in _read(folder / "sweeps"):
         result[f"sweep-{sweeps.file_name(row['recipe'], row['key'])}"] = plots.sweep(row)
+    for line in scale.of_sizes([line for path in _paths(folder / "benchmarks") for line in _lines(path)]):
+        result[f"scale-{line['name']}"] = plots.scale(line)
     for row in _read(folder / "coldstart"):
         result[coldstart.plot_name(row)] = plots.coldstart(row)
     for row in _read(folder / "weights"):
