@@ -1,6 +1,6 @@
 """Trains until it is killed, again and again: the process under test of ``test_kill_resume``.
 
-``python -m tests.end_to_end.killed FOLDER ROUNDS SEED MODEL`` trains bpr or macgnn once undisturbed, then in rounds: a
+``python -m tests.end_to_end.killed FOLDER ROUNDS SEED MODEL`` trains a model once undisturbed, then in rounds: a
 fork trains, with a checkpoint after every step, and is killed with SIGKILL at a random moment, until one gets to the
 end. Prints one JSON line: per round the kills, how many left a checkpoint, how many fell into writing one, and whether
 the weights and the history are equal to the undisturbed ones.
@@ -28,8 +28,12 @@ from macrorec.train.trainer import TrainConfig, train
 CONFIG = TrainConfig(epochs=4, batch_size=48, lr=0.05, monitor="score", checkpoint_seconds=0.0, threads=1)
 GRAPH = graph_of()
 SAMPLES = samples_of(GRAPH)
-SETTINGS: dict[str, dict[str, Any]] = {"bpr": {"dim": 8}, "macgnn": {"dim": 4, "hidden": (16,), "dropout": 0.2}}
-MIDDLE = {"bpr": 0.12, "macgnn": 0.16}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bpr": {"dim": 8},
+    "ccbie": {"dim": 8, "hidden": 8, "n_clusters": 6, "n_preferences": 4},
+    "macgnn": {"dim": 4, "hidden": (16,), "dropout": 0.2},
+}
+MIDDLE = {"bpr": 0.12, "ccbie": 0.26, "macgnn": 0.16}
 """Mean size of the users' numbers after an early epoch."""
 
 

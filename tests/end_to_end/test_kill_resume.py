@@ -28,7 +28,7 @@ def check(found: dict[str, Any], n: int) -> None:
     assert found["best_epoch"] in (1, 2, 3), "best and last weights are not the same"
 
 
-@pytest.mark.parametrize("model", ["bpr", "macgnn"])
+@pytest.mark.parametrize("model", ["bpr", "ccbie", "macgnn"])
 def test_killed_at_random_moments_and_resumed_ends_with_the_same_bits(model: str, tmp_path: Path) -> None:
     check(rounds(tmp_path, 6, seed=0, model=model), 6)
 

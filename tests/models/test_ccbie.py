@@ -18,7 +18,7 @@ VARIANTS = [
     {"variant": "softmax"},
     {"activation": "tanh", "alpha": 0.3},
     {"activation": "sigmoid", "over": "mean"},
-    {"activation": "none", "spread": "raw"},
+    {"activation": "none", "spread": "raw", "negative_weight": 0.3},
 ]
 
 
@@ -82,7 +82,8 @@ def losses_by_loops(config, values, users, items, negatives):
     squares = []
     for i, j, drawn in zip(users, items, negatives, strict=True):
         squares.append((1 - likelihood_by_loops(config, values, i, j)) ** 2)
-        squares += [likelihood_by_loops(config, values, i, other) ** 2 for other in drawn]
+        weight = config.negative_weight
+        squares += [weight * likelihood_by_loops(config, values, i, other) ** 2 for other in drawn]
     terms = {"structure": sum(squares) / (len(squares) if config.over == "mean" else 1)}
     if config.variant == "explicit":
         return terms
@@ -203,6 +204,7 @@ def test_tables_centres_and_matrices_start_as_xavier_has_it_and_biases_at_zero(d
         ({"variant": "explicit", "dim": 0}, "dim 0"),
         ({"alpha": 1.1}, "alpha"),
         ({"beta": -1.0}, "beta"),
+        ({"negative_weight": 0.0}, "negative_weight"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(settings, line):

@@ -18,7 +18,7 @@ VARIANTS = [
     {"variant": "softmax"},
     {"activation": "tanh", "over": "mean"},
     {"activation": "sigmoid", "spread": "raw", "dim": 48, "hidden": 32, "n_clusters": 32, "n_preferences": 16},
-    {"activation": "none", "alpha": 0.2},
+    {"activation": "none", "alpha": 0.2, "negative_weight": 0.3},
 ]
 N_USERS, N_ITEMS = 300, 170
 

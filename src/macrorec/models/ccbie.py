@@ -65,6 +65,8 @@ class CCBIEConfig:
     """Weight of (11)."""
     n_negatives: int = 4
     """N, negatives per positive."""
+    negative_weight: float = 1.0
+    """Ours: what the square of a negative counts in (10), where that of a positive counts 1."""
     true_negatives: bool = True
     """Whether a negative may be no train item of the user."""
     variant: Literal["full", "explicit", "implicit", "no-mlp", "softmax"] = "full"
@@ -81,6 +83,8 @@ class CCBIEConfig:
             raise ConfigError(f"ccbie.alpha must lie between 0 and 1, not {self.alpha!r}")
         if not 0 <= self.beta < math.inf:
             raise ConfigError(f"ccbie.beta must be finite and at least 0, not {self.beta!r}")
+        if not 0 < self.negative_weight < math.inf:
+            raise ConfigError(f"ccbie.negative_weight must be finite and above 0, not {self.negative_weight!r}")
         sizes = {"dim": self.dim}
         if self.variant != "explicit":
             if self.variant != "no-mlp":
@@ -202,7 +206,7 @@ class CCBIE(TwoTower):
 
     def structure(self, y_BM: Tensor) -> Tensor:
         """(10): sum (or mean) of (E - Y)^2; E is 1 in the first column and 0 in the others."""
-        square_BM = torch.cat([1 - y_BM[:, :1], y_BM[:, 1:]], 1).square()
+        square_BM = torch.cat([1 - y_BM[:, :1], math.sqrt(self.config.negative_weight) * y_BM[:, 1:]], 1).square()
         return square_BM.sum() if self.config.over == "sum" else square_BM.mean()
 
     def disentangle(self) -> Tensor:
@@ -229,6 +233,7 @@ class CCBIE(TwoTower):
             terms = Terms(
                 alpha=config.share,
                 beta=config.beta,
+                negative=config.negative_weight,
                 activation=config.activation,
                 softmax=config.variant == "softmax",
                 raw=config.spread == "raw",
@@ -256,9 +261,9 @@ class CCBIE(TwoTower):
     def fold_in_vectors(self, history: Edges) -> Tensor:
         """User vectors (B, Z) of new users, who go down their share of (10) while items, centres and MLPs stand.
 
-        What training draws, in expectation: a user's pairs, and all other items with weight N H / (I - H) for H pairs,
-        exactly, for sum_i Y_i^2 is p (V'V) p' for a user's side p of (8). It starts from the sum of the items'
-        directions; zero for one without items.
+        What training draws, in expectation: a user's H pairs, and all other items, each with the weight of a negative
+        times N H / (I - H). That is exact, for sum_i Y_i^2 is p (V'V) p' for a user's side p of (8). It starts from
+        the sum of the items' directions; zero for one without items.
         """
         items_IZ = self.encode()[1].detach()
         gram_ZZ, unit_ID = items_IZ.T @ items_IZ, normalize(self.items_ID.detach(), dim=-1)
@@ -278,7 +283,8 @@ class CCBIE(TwoTower):
         """Each new user's share of (10), given the item's side of their pairs."""
         n_B = size_B.to(gram_ZZ.dtype)
         n_others_B = self.n_items - (n_B if self.config.true_negatives else torch.zeros_like(n_B))
-        weight_B = torch.where(n_others_B > 0, self.config.n_negatives * n_B / n_others_B, 0.0)
+        weight = self.config.n_negatives * self.config.negative_weight
+        weight_B = torch.where(n_others_B > 0, weight * n_B / n_others_B, 0.0)
 
         def loss(users_BD: Tensor) -> Tensor:
             p_BZ = self.user_vectors(users_BD)

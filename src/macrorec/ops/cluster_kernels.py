@@ -128,7 +128,7 @@ def backward(  # type: ignore[no-untyped-def]
     _, size, size_sums, _, to, at = places(shape)
     to, at = to + side * size, at + side * size_sums
     alpha, scale = np.float32(numbers[0]), np.float32(2 * numbers[8])
-    rest = ONE - alpha
+    rest, negative = ONE - alpha, np.float32(numbers[9])
     n, loss = hi - lo, np.float64(0)
     dx_WD[:] = ZERO
     da_WQ[:] = ZERO
@@ -147,7 +147,9 @@ def backward(  # type: ignore[no-untyped-def]
             for q in range(Q):
                 implicit += a_RQ[r, q] * a_RQ[other, q]
             gap = alpha * HALF * (cosine + ONE) + rest * implicit - edge
-            loss += gap * gap
+            weight = ONE if edge > ZERO else negative
+            loss += weight * gap * gap
+            gap *= weight
             g = scale * gap * alpha * HALF
             for d in range(D):
                 dx_WD[w, d] += g * x_RD[other, d]

@@ -40,6 +40,8 @@ class Terms:
     """Weight of cosines; that of preferences for clusters is 1 - alpha."""
     beta: float
     """Weight of the distances between centres."""
+    negative: float = 1.0
+    """Weight of the square of a pair that is no edge."""
     activation: Literal["none", "relu", "tanh", "sigmoid"] = "none"
     softmax: bool = False
     """Whether items belong to clusters by a softmax, and not by shares."""
@@ -57,7 +59,7 @@ def one_step_serves(table: Tensor) -> bool:
 class ClusterAdam(torch.optim.Optimizer):
     """``torch.optim.Adam`` on CCBIE's loss; ``descend`` computes loss and gradients itself.
 
-    The parameters but the tables are moved into one array, of which they remain views.
+    The parameters but the tables are moved into one array, where each remains a tensor of its own.
     """
 
     def __init__(
@@ -78,12 +80,11 @@ class ClusterAdam(torch.optim.Optimizer):
         hidden = len(small[2]) if len(small) > 1 else 0
         n_preferences = len(small[4]) if len(small) > 1 else n_clusters
         self.sizes = (dim, n_clusters, hidden, n_preferences)
-        self.small = torch.empty(3, 1, sum(part.numel() for part in small))
-        self.small[1:] = 0
+        self.arrays: list[Any] = [np.zeros((1, sum(part.numel() for part in small)), np.float32) for _ in range(3)]
         at = 0
         for part in small:
             here = slice(at, at + part.numel())
-            values, *moments = (row[0, here].view_as(part) for row in self.small)
+            values, *moments = (torch.from_numpy(row[0, here]).view_as(part) for row in self.arrays)
             part.data = values.copy_(part.data)
             self.state[part] = {"exp_avg": moments[0], "exp_avg_sq": moments[1]}
             at += part.numel()
@@ -97,10 +98,11 @@ class ClusterAdam(torch.optim.Optimizer):
             tuple(map(view, (table, *(self.state[table][name] for name in ("exp_avg", "exp_avg_sq", "last")))))
             for table in (users_UD, items_ID)
         ]
-        self.arrays: list[Any] = [row.numpy() for row in self.small]
         self.gradient = np.zeros_like(self.arrays[0])
         self.fade = _fade(*BETAS)
-        self.numbers = np.array([terms.alpha, terms.beta, lr, *BETAS, EPS, weight_decay, 0, 0], np.float64)
+        self.numbers = np.array(
+            [terms.alpha, terms.beta, lr, *BETAS, EPS, weight_decay, 0, 0, terms.negative], np.float64
+        )
         self.place: list[Any] = [np.full(len(table), -1, np.int32) for table in (users_UD, items_ID)]
         self.counters = np.zeros(64, np.int64)
         self.room, self.counts = 0, np.zeros(2, np.int64)
@@ -128,7 +130,7 @@ class ClusterAdam(torch.optim.Optimizer):
         self.counts[:] = layout.number_rows(  # type: ignore[call-arg]
             users, items, negatives, *self.place, self.node_R, self.start_R, self.other_P
         )
-        self.numbers[7:] = self.step_count[0], 1 / n_pairs if self.terms.mean else 1.0
+        self.numbers[7:9] = self.step_count[0], 1 / n_pairs if self.terms.mean else 1.0
         if self.sizes[1]:
             layout.lay_out(self.arrays[0][0], self.shape, self.weights)
         tile_kernels.enter(self.counters)
