@@ -72,7 +72,7 @@ def test_for_a_reader_the_mask_policy_stands_beside_the_numbers(call: Call) -> N
     ("arguments", "code", "line"),
     [
         (["run", "gfcf-gowala"], 2, "unknown recipe 'gfcf-gowala': did you mean 'gfcf-gowalla'"),
-        (["run", "nosuch"], 2, "unknown recipe 'nosuch': legal are bpr-"),
+        (["run", "nosuch"], 2, "unknown recipe 'nosuch': legal are attachment-"),
         (["run", "none.toml"], 2, "cannot read none.toml: No such file or directory"),
         (["run", "tiny.toml", "--set", "model.l3=1"], 2, "unknown key 'model.l3': legal are l2, precision"),
         (["run", "tiny.toml", "--set", "model.l2=x"], 2, "model.l2: input should be a valid number; got 'x'"),
