@@ -116,7 +116,7 @@ def test_missed_steps_as_one_are_the_sum_of_steps_without_a_gradient(since, miss
     for step in range(since + 1, since + missed + 1):
         m, v = beta1 * m, beta2 * v
         expected -= 0.01 * m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + EPS)
-    numbers = np.array([0, 0, 0.01, *BETAS, EPS, 0, since + missed, 1], np.float64)
+    numbers = np.array([0, 0, 0.01, *BETAS, EPS, 0, since + missed, 1, 1, 0, 0], np.float64)
     given = [x.astype(np.float32) for x in (table, moment, square)]
     last = np.full(3, since, np.int32)
     catch_up_all(*given, last, numbers, _fade(*BETAS), 0, 3)

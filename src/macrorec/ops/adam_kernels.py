@@ -15,24 +15,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-ZERO = np.float32(0)
-
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 def catch_up(table, moment, square, last, node, numbers, fade):  # type: ignore[no-untyped-def]
-    """The steps of Adam that ``node`` has missed for want of a gradient, as one: see ``faded``."""
-    lr, beta1, beta2, eps, step = numbers[2], numbers[3], numbers[4], numbers[5], int(numbers[7])
-    since = last[node]
+    """The steps of Adam that ``node`` has missed for want of a gradient, as one.
+
+    Rows of ``fade`` (5, n): fade(n), r^n, beta1^n, beta2^n, and what eps is beside sqrt(v) after step n.
+    """
+    since, step = last[node], int(numbers[7])
     missed = step - since
     if since == 0 or missed <= 0:
         return
-    ratio = beta1 / np.sqrt(beta2)
-    end = len(fade) - 1
-    reach = fade[min(since, end)] - ratio**missed * fade[min(step, end)]
-    floor = np.float32(eps * np.sqrt((1 - beta2 ** (since + 1)) / beta2))
-    rate, keep, keep_square = np.float32(lr * reach), np.float32(beta1**missed), np.float32(beta2**missed)
-    if keep < np.float32(1e-30):
-        keep = ZERO  # and not a denormal number, which is slow
+    end = fade.shape[1] - 1
+    now, then, after = min(step, end), min(since, end), min(missed, end)
+    rate = np.float32(numbers[2] * (fade[0, then] - fade[1, after] * fade[0, now]))
+    keep, keep_square, floor = np.float32(fade[2, after]), np.float32(fade[3, after]), np.float32(fade[4, then])
     for d in range(table.shape[1]):
         table[node, d] -= rate * moment[node, d] / (np.sqrt(square[node, d]) + floor)
         moment[node, d] *= keep
@@ -50,10 +47,13 @@ def catch_up_all(table, moment, square, last, numbers, fade, lo, hi):  # type: i
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 def adam(table, moment, square, node, gradient, g, numbers):  # type: ignore[no-untyped-def]
     """One step of Adam for a row with ``gradient[g]`` (Kingma & Ba 2015, algorithm 1), with torch's weight decay."""
-    lr, beta1, beta2, eps, decay, step = numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7] + 1
-    rate, root = np.float32(lr / (1 - beta1**step)), np.float32(1 / np.sqrt(1 - beta2**step))
-    b1, b2, floor, l2 = np.float32(1 - beta1), np.float32(1 - beta2), np.float32(eps), np.float32(decay)
-    keep = np.float32(beta2)
+    rate, root, floor, l2 = (
+        np.float32(numbers[10]),
+        np.float32(numbers[11]),
+        np.float32(numbers[5]),
+        np.float32(numbers[6]),
+    )
+    keep, b1, b2 = np.float32(numbers[4]), np.float32(1 - numbers[3]), np.float32(1 - numbers[4])
     for d in range(table.shape[1]):
         slope = gradient[g, d] + l2 * table[node, d]
         m = moment[node, d] + b1 * (slope - moment[node, d])

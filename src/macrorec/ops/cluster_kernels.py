@@ -76,8 +76,9 @@ def forward(table, moment, square, last, lo, hi, side, shape, numbers, fade, nod
             total += table[node, d] * table[node, d]
         norm = max(np.sqrt(total), TINY)
         norm_R[r] = norm
+        over = ONE / norm
         for d in range(D):
-            x_RD[r, d] = table[node, d] / norm
+            x_RD[r, d] = table[node, d] * over
     if K == 0:
         return
     t_RK[lo:hi] = ZERO
@@ -112,8 +113,9 @@ def forward(table, moment, square, last, lo, hi, side, shape, numbers, fade, nod
             a_RQ[r, q] = value
             total += value
         norm_R[len(norm_R) // 2 + r] = total
+        over = ONE / total
         for q in range(Q):
-            a_RQ[r, q] /= total
+            a_RQ[r, q] *= over
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")

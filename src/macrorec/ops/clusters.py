@@ -28,6 +28,8 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid")
 _FADE_ENDS = 40_000
 """Steps after which Adam's corrections are one."""
+_DENORMAL = 1e-30
+"""A factor that would make numbers too small for fast arithmetic stands for 0."""
 _ALONE = 64
 """Edges of a batch below which one thread is faster."""
 
@@ -101,7 +103,7 @@ class ClusterAdam(torch.optim.Optimizer):
         self.gradient = np.zeros_like(self.arrays[0])
         self.fade = _fade(*BETAS)
         self.numbers = np.array(
-            [terms.alpha, terms.beta, lr, *BETAS, EPS, weight_decay, 0, 0, terms.negative], np.float64
+            [terms.alpha, terms.beta, lr, *BETAS, EPS, weight_decay, 0, 0, terms.negative, 0, 0], np.float64
         )
         self.place: list[Any] = [np.full(len(table), -1, np.int32) for table in (users_UD, items_ID)]
         self.counters = np.zeros(64, np.int64)
@@ -130,7 +132,10 @@ class ClusterAdam(torch.optim.Optimizer):
         self.counts[:] = layout.number_rows(  # type: ignore[call-arg]
             users, items, negatives, *self.place, self.node_R, self.start_R, self.other_P
         )
-        self.numbers[7:9] = self.step_count[0], 1 / n_pairs if self.terms.mean else 1.0
+        done = int(self.step_count[0])
+        self.numbers[7:9] = done, 1 / n_pairs if self.terms.mean else 1.0
+        first, second = (1 - beta ** (done + 1) for beta in BETAS)
+        self.numbers[10:] = self.numbers[2] / first, 1 / math.sqrt(second)
         if self.sizes[1]:
             layout.lay_out(self.arrays[0][0], self.shape, self.weights)
         tile_kernels.enter(self.counters)
@@ -209,11 +214,13 @@ class ClusterAdam(torch.optim.Optimizer):
 
 
 def _fade(beta1: float, beta2: float) -> Array:
-    """fade(n) of ``adam_kernels`` for n up to where it is constant."""
-    ratio = beta1 / math.sqrt(beta2)
+    """What ``catch_up`` looks up, shape (5, steps); rows are constant from the last step on, or nothing."""
+    step, ratio = np.arange(_FADE_ENDS + 1), beta1 / math.sqrt(beta2)
+    powers = [np.power(base, step) for base in (ratio, beta1, beta2)]
+    correction = np.sqrt(1 - powers[2][1:]) / (1 - powers[1][1:])
     fade = np.empty(_FADE_ENDS + 1)
     fade[-1] = ratio / (1 - ratio)
     for n in range(_FADE_ENDS - 1, -1, -1):
-        correction = math.sqrt(1 - beta2 ** (n + 1)) / (1 - beta1 ** (n + 1))
-        fade[n] = ratio * (correction + fade[n + 1])
-    return fade
+        fade[n] = ratio * (correction[n] + fade[n + 1])
+    powers[1][powers[1] < _DENORMAL] = 0
+    return np.stack([fade, *powers, EPS * np.sqrt((1 - beta2 * powers[2]) / beta2)])
