@@ -63,7 +63,7 @@ class Attachment(TwoTower):
 
     def refresh(self, graph: Graph) -> None:
         degree_U, degree_I = graph.target.degrees(graph.n_items)
-        self.degree_U.copy_(degree_U)
+        self.degree_U.copy_(degree_U[: self.n_users])  # those who came later are folded in
         self.degree_I.copy_(degree_I)
 
     def encode(self) -> tuple[Tensor, Tensor]:
