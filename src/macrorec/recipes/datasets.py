@@ -155,7 +155,7 @@ def link_metrics(model: Any) -> tuple[str, ...]:
 def clicks(source: Source, model: Any, train: TrainConfig, items: Grouping | None = None) -> RunConfig:
     """Ratings of 4 and more are positives, all others negatives. MacGNN's protocol, but for valid, which is ours.
 
-    Events up to the quantile .8 of time are history, those up to .9 train and valid (its last three tenths: with a tenth,
+    Events up to the quantile .8 of time are history, those up to .9 train and valid (its last three tenths: with one,
     settings differ by less than valid can tell), the rest test.
     ``items`` stand in for the groups by first category.
     """
