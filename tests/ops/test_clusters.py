@@ -5,7 +5,7 @@ from tests.models.conftest import graph_from
 
 from macrorec.api import PairBatch
 from macrorec.models.ccbie import MODEL
-from macrorec.ops.adam_kernels import catch_up_all
+from macrorec.ops.adam_kernels import catch_up
 from macrorec.ops.clusters import BETAS, EPS, _fade
 from macrorec.ops.tile_kernels import add
 
@@ -119,7 +119,7 @@ def test_missed_steps_as_one_are_the_sum_of_steps_without_a_gradient(since, miss
     numbers = np.array([0, 0, 0.01, *BETAS, EPS, 0, since + missed, 1, 1, 0, 0], np.float64)
     given = [x.astype(np.float32) for x in (table, moment, square)]
     last = np.full(3, since, np.int32)
-    catch_up_all(*given, last, numbers, _fade(*BETAS), 0, 3)
+    catch_up(*given, last, np.arange(3), 0, 3, numbers, _fade(*BETAS))
     share = EPS * np.sqrt((1 - beta2 ** (since + missed)) / square)  # of eps in the denominator, at most
     moved = np.abs(expected - table)
     assert np.all(np.abs(given[0] - expected) <= (1e-5 + share) * moved + 1e-6 * np.abs(table))

@@ -249,8 +249,7 @@ class CCBIE(TwoTower):
             return super().training_step(batch, step)
         assert isinstance(batch, PairBatch)
         structure, clusters = self.own.descend(batch.users_B, batch.items_B, batch.negatives_BN)
-        terms = {"structure": torch.tensor(structure)}
-        return terms | ({"clusters": torch.tensor(clusters)} if self.clustered and self.config.beta else {})
+        return {"structure": structure} | ({"clusters": clusters} if self.clustered and self.config.beta else {})
 
     def train(self, mode: bool = True) -> Self:
         """Rows that no batch has had of late catch up before evaluation."""

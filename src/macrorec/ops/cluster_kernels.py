@@ -67,10 +67,10 @@ def forward(table, moment, square, last, lo, hi, side, shape, numbers, fade, nod
     _, size, _, _, to, _ = places(shape)
     to += side * size
     n = hi - lo
+    if numbers[6] == 0:
+        catch_up(table, moment, square, last, node_R, lo, hi, numbers, fade)
     for r in range(lo, hi):
         node = node_R[r]
-        if numbers[6] == 0:
-            catch_up(table, moment, square, last, node, numbers, fade)
         total = ZERO
         for d in range(D):
             total += table[node, d] * table[node, d]
@@ -213,17 +213,15 @@ def backward(  # type: ignore[no-untyped-def]
     if K:
         add(sums_S, 0, Dp, K, Dp, dt_WK.reshape(-1), 0, 1, Kp, x_RD.reshape(-1), lo * Dp, Dp, n)
         add(dx_WD.reshape(-1), 0, Dp, n, Dp, dt_WK.reshape(-1), 0, Kp, 1, weights, 0, Dp, K)
-    step = int(numbers[7]) + 1
     for r in range(lo, hi):
-        w, node = r - lo, node_R[r]
+        w = r - lo
         total = ZERO
         for d in range(D):
             total += dx_WD[w, d] * x_RD[r, d]
         over = ONE / norm_R[r]
         for d in range(D):
             dx_WD[w, d] = (dx_WD[w, d] - total * x_RD[r, d]) * over
-        adam(table, moment, square, node, dx_WD, w, numbers)
-        last[node] = step
+    adam(table, moment, square, last, node_R, lo, hi, dx_WD, numbers)
     return loss if side == 0 else 0.0
 
 
@@ -285,16 +283,13 @@ def learn(  # type: ignore[no-untyped-def]
     if numbers[6] > 0:
         n_all = len(users[3]) + len(items[3])
         chunk = max(WIDTH, (n_all + PARTS - 1) // PARTS)
-        own[0][:] = ZERO
         while True:
             lo = fetch_add(counters, 40, 1) * chunk
             if lo >= n_all:
                 break
-            for node in range(lo, min(lo + chunk, n_all)):
-                if node < len(users[3]):
-                    decay(*users, node, own[0], numbers)  # type: ignore[call-arg]
-                else:
-                    decay(*items, node - len(users[3]), own[0], numbers)  # type: ignore[call-arg]
+            hi, n_first = min(lo + chunk, n_all), len(users[3])
+            decay(*users, min(lo, n_first), min(hi, n_first), numbers)  # type: ignore[call-arg]
+            decay(*items, max(lo - n_first, 0), max(hi - n_first, 0), numbers)  # type: ignore[call-arg]
             fetch_add(counters, 48, 1)
     fetch_add(counters, 56, 1)
 
@@ -352,5 +347,5 @@ def finish(small, moment, square, shape, counts, numbers, weights, sums, losses,
             if raw:
                 g += push * (total_D[d] - K * small[0, k * D + d])
             gradient[0, k * D + d] = g
-    adam(small, moment, square, 0, gradient, 0, numbers)
+    adam(small, moment, square, np.zeros(1, np.int32), np.zeros(1, np.int64), 0, 1, gradient, numbers)
     return structure, -beta * clusters

@@ -76,6 +76,9 @@ class ClusterAdam(torch.optim.Optimizer):
     ) -> None:
         """``small``: centres (K, D), then the matrices and biases of the MLP of users, and of items; or fewer."""
         super().__init__([users_UD, items_ID, *small], {"lr": lr, "weight_decay": weight_decay})
+        from macrorec.ops import cluster_kernels, cluster_layout, tile_kernels
+
+        self.kernels: Any = cluster_kernels, cluster_layout, tile_kernels
         self.terms, self.decays = terms, weight_decay > 0
         dim = users_UD.shape[1]
         n_clusters = len(small[0]) if small else 0
@@ -120,16 +123,13 @@ class ClusterAdam(torch.optim.Optimizer):
             for name, value in values.items():
                 self.state[parameters[number]][name].copy_(value)
 
-    def descend(self, users_B: Tensor, items_B: Tensor, negatives_BN: Tensor) -> tuple[float, float]:
+    def descend(self, users_B: Tensor, items_B: Tensor, negatives_BN: Tensor) -> tuple[Tensor, ...]:
         """One step; the two terms of the loss before it."""
-        from macrorec.ops import cluster_kernels as kernels
-        from macrorec.ops import cluster_layout as layout
-        from macrorec.ops import tile_kernels
-
+        kernels, layout, tiles = self.kernels
         users, items, negatives = map(view, (users_B, items_B, negatives_BN))
         n_pairs = negatives.size + len(users)
         self._make_room(len(users), n_pairs)
-        self.counts[:] = layout.number_rows(  # type: ignore[call-arg]
+        self.counts[:] = layout.number_rows(
             users, items, negatives, *self.place, self.node_R, self.start_R, self.other_P
         )
         done = int(self.step_count[0])
@@ -138,30 +138,29 @@ class ClusterAdam(torch.optim.Optimizer):
         self.numbers[10:] = self.numbers[2] / first, 1 / math.sqrt(second)
         if self.sizes[1]:
             layout.lay_out(self.arrays[0][0], self.shape, self.weights)
-        tile_kernels.enter(self.counters)
+        tiles.enter(self.counters)
         if len(users) >= _ALONE:
             self._call_for_help()
         self._learn()
-        tile_kernels.leave(self.counters)
-        losses: tuple[float, float] = kernels.finish(  # type: ignore[call-arg]
+        tiles.leave(self.counters)
+        losses = kernels.finish(
             *self.arrays, self.shape, self.counts, self.numbers, self.weights, self.sums, self.losses, self.gradient
         )
         self.step_count += 1
-        return losses
+        return torch.from_numpy(np.array(losses, np.float32)).unbind()
 
     def settle(self) -> None:
         """Make all steps that rows have put off."""
-        from macrorec.ops.adam_kernels import catch_up_all
+        from macrorec.ops.adam_kernels import catch_up
 
         if not self.decays:
             self.numbers[7] = self.step_count[0]
             for table in self.tables:
-                catch_up_all(*table, self.numbers, self.fade, 0, len(table[0]))  # type: ignore[call-arg]
+                n_rows = len(table[0])
+                catch_up(*table, np.arange(n_rows), 0, n_rows, self.numbers, self.fade)  # type: ignore[call-arg]
 
     def _learn(self) -> None:
-        from macrorec.ops import cluster_kernels as kernels
-
-        kernels.learn(  # type: ignore[call-arg]
+        self.kernels[0].learn(
             *self.tables,
             self.shape,
             self.counts,
@@ -187,23 +186,20 @@ class ClusterAdam(torch.optim.Optimizer):
 
     def _make_room(self, n_edges: int, n_pairs: int) -> None:
         """Arrays for a batch of so many edges and pairs, unless those at hand are long enough."""
-        from macrorec.ops.cluster_kernels import PARTS
-        from macrorec.ops.cluster_layout import places
-        from macrorec.ops.tile_kernels import LANES
-
+        kernels, layout, tiles = self.kernels
         if n_pairs <= self.room:
             return
         for helper in self.helpers:
             helper.result()
         self.room, n_rows = n_pairs, n_edges + n_pairs
-        padded = [(size, -(-size // LANES) * LANES) for size in self.sizes]
+        padded = [(size, -(-size // tiles.LANES) * tiles.LANES) for size in self.sizes]
         sizes = tuple(number for pair in padded for number in pair)
-        _, weights, sums, _, to, at = places(sizes)
+        _, weights, sums, _, to, at = layout.places(sizes)
         options = ACTIVATIONS.index(self.terms.activation), int(self.terms.softmax), int(self.terms.raw)
         self.shape: Any = (*sizes, *options, at + 2 * sums)
         self.weights = np.zeros(to + 2 * weights, np.float32)
-        self.sums = np.zeros((PARTS, self.shape[-1]), np.float32)
-        self.losses = np.zeros(PARTS)
+        self.sums = np.zeros((kernels.PARTS, self.shape[-1]), np.float32)
+        self.losses = np.zeros(kernels.PARTS)
         widths = [padded[n][1] for n in (0, 1, 2, 3, 3)]
         self.rows: Any = (
             *(np.zeros((n_rows, width), np.float32) for width in widths),

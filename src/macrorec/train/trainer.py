@@ -199,7 +199,10 @@ def _read(unread: list[tuple[int, dict[str, Tensor]]], fit: Fit, n_steps: int, c
     """Add the losses of these steps to the totals; returns the last sum. Raises UserError if one is not finite."""
     loss = math.nan
     for number, terms in unread:
-        values = torch.stack([term.double() for term in terms.values()]).tolist()
+        if all(term.device.type == "cpu" for term in terms.values()):
+            values = [term.item() for term in terms.values()]
+        else:  # one wait for the device
+            values = torch.stack([term.double() for term in terms.values()]).tolist()
         for name, value in zip(terms, values, strict=True):
             if not math.isfinite(value):
                 raise _diverged(f"loss term {name!r} became {value}", fit, number, n_steps, config)
