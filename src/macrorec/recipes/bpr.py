@@ -7,7 +7,11 @@ from macrorec.recipes import datasets
 from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
-SPACE = {"model.l2": {"low": 1e-6, "high": 1e-1, "log": True}, "train.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+SPACE = {
+    "model.dim": [32, 64, 128],
+    "model.l2": {"low": 1e-6, "high": 1e-1, "log": True},
+    "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+}
 
 
 def stopped_by(

@@ -10,6 +10,7 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
+    "model.dim": [32, 64, 128],
     "model.dropout": [0.0, 0.2, 0.5],
     "model.l2": {"low": 1e-6, "high": 1e-1, "log": True},
     "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},

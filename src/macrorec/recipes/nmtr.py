@@ -8,6 +8,7 @@ from macrorec.run import RunConfig
 from macrorec.train.trainer import TrainConfig
 
 SPACE = {
+    "model.dim": [32, 64, 128],
     "model.mean": ["rows", "behaviors"],
     "model.l2": {"low": 1e-6, "high": 1e-1, "log": True},
     "train.lr": {"low": 1e-3, "high": 3e-2, "log": True},
