@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,11 +35,20 @@ def columns_by_loops(drawings, u, i, held):
         bought[u][held] = 0
     n_users, n_items = len(bought), len(bought[0])
     others = [v for v in range(n_users) if v != u]
-    column = {(r, j): [met[r][v][j] for v in range(n_users)] for r in range(len(met)) for j in range(n_items)}
+    union = [[max(rows[v][j] for rows in met) for j in range(n_items)] for v in range(n_users) if met]
+    drawn = [*met, union] if met else []
+    column = {(r, j): [row[j] for row in rows] for r, rows in enumerate(drawn) for j in range(n_items)}
     buyers = [[row[j] for row in bought] for j in range(n_items)]
     mine = [j for j in range(n_items) if bought[u][j] and j != i]
     full = drawings[-1]
     answer = []
+
+    def near(r, j):
+        return cosine(column[r, i], column[r, j], SHRINKAGE)
+
+    def shares(j, them):
+        return sum(a * b for a, b in zip(them, buyers[i], strict=True)) / (sum(them) + SHRINKAGE)
+
     for r, rows in enumerate(met):
         own = [j for j in range(n_items) if rows[u][j]]
         rest = [j for j in own if j != i]
@@ -48,7 +58,7 @@ def columns_by_loops(drawings, u, i, held):
         b = sum(rows[v][i] * bought[v][i] for v in others)
         n_bought = sum(map(int, bought[u]))
         known = sum(bought[u][j] for j in own)
-        near = {j: cosine(column[r, i], column[r, j], SHRINKAGE) for j in range(n_items) if j != i}
+        led = [shares(j, column[r, j]) for j in rest]
         answer += [
             rows[u][i],
             math.log((b + PRIOR * mean) / (n + PRIOR) / mean),
@@ -56,19 +66,36 @@ def columns_by_loops(drawings, u, i, held):
             (known + 1) / (n_bought + 2),
             math.log1p(len(own) - known),
             math.sqrt(sum(cosine(column[r, j], buyers[i], SHRINKAGE) for j in rest)),
-            sum(near[j] for j in rest) / max(len(rest), 1),
-            max((near[j] for j in rest), default=0),
-            sum(near[j] for j in mine),
-            max((near[j] for j in mine), default=0),
+            math.sqrt(sum(led)),
+            max(led, default=0),
+            sum(near(r, j) for j in rest) / max(len(rest), 1),
+            max((near(r, j) for j in rest), default=0),
         ]
-    together = {j: cosine([row[j] for row in full], buyers[i], SHRINKAGE) for j in mine}
+    for r in range(len(met) + (len(met) > 1)):
+        answer += [sum(near(r, j) for j in mine), max((near(r, j) for j in mine), default=0)]
+    purchases = {j: [row[j] for row in full] for j in mine}
+    together = [cosine(purchases[j], buyers[i], SHRINKAGE) for j in mine]
+    share = [shares(j, purchases[j]) for j in mine]
     answer += [math.log1p(sum(buyers[i])), math.log1p(sum(map(int, bought[u])))]
-    return [*answer, math.sqrt(sum(together.values())), max(together.values(), default=0)]
+    answer += [math.sqrt(sum(together)), max(together, default=0)]
+    answer += [math.sqrt(sum(share)), max(share, default=0)]
+    own = [j for rows in met for j in range(n_items) if rows[u][j]]
+    length = math.sqrt(sum(like(union, j, k) for j in own for k in own)) or 1
+    return [*answer, sum(like(union, i, j) for j in mine), sum(like(union, i, j) for j in own) / length]
+
+
+def like(union, i, j):
+    """Cosine of two columns of the union, where each user's row is divided by the root of its length."""
+    size = [max(sum(row), 1) for row in union]
+    both, left, right = (
+        sum(row[a] * row[b] / n for row, n in zip(union, size, strict=True)) for a, b in ((i, j), (i, i), (j, j))
+    )
+    return both / math.sqrt(left * right) if both else 0
 
 
 def tables(graph, *, held):
     """The table of every user with every item, each user's purchase ``held[u]`` undone, and that of the loops."""
-    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=graph.n_items)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=graph.n_items, dim=99)
     n_users, n_items = graph.n_users, graph.n_items
     got = evidence.table(
         Rows.of(graph.edges),
@@ -103,7 +130,7 @@ def test_a_held_purchase_is_counted_nowhere(held):
 def test_by_hand():
     # User 0 viewed 0 and 1 and bought 1; user 1 viewed both and bought both.
     graph = graph_of([[1, 1], [1, 1]], [[0, 1], [1, 1]])
-    evidence = Evidence(graph, prior=1.0, shrinkage=1.0, n_neighbors=1)
+    evidence = Evidence(graph, prior=1.0, shrinkage=1.0, n_neighbors=1, dim=9)
     table = evidence.table(
         Rows.of(graph.edges), torch.tensor([0]), torch.tensor([-1]), torch.tensor([0, 1]), torch.tensor([0])
     )
@@ -115,11 +142,14 @@ def test_by_hand():
         "habit": [2 / 3],  # its one purchase had been viewed
         "choice": [math.log(2)],  # item 0
         "led": [math.sqrt(1 / (math.sqrt(2) + 1))],  # item 1, two viewers, of whom one is the buyer of item 0
+        "led-share": [math.sqrt(1 / 3), 1 / 3],
         "alike": [2 / 3, 2 / 3],
         "alike-bought": [2 / 3, 2 / 3],
         "bought": [math.log(2)],
         "purchases": [math.log(2)],
         "together": [math.sqrt(1 / (math.sqrt(2) + 1)), 1 / (math.sqrt(2) + 1)],
+        "together-share": [math.sqrt(1 / 3), 1 / 3],
+        "profile": [1, 1],  # item 0 and the purchase have the same viewers
     }
     assert list(expected) == list(KINDS)
     assert table[0].tolist() == pytest.approx([x for values in expected.values() for x in values], rel=1e-6)
@@ -134,6 +164,20 @@ def test_random_graphs_equal_the_loops():
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_tables_of_one_user_do_not_depend_on_each_other():
+    graph = build(corners())
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=5, dim=4)
+    edges, n = graph.target, graph.n_items
+    users, held = edges.user_E.repeat_interleave(2), edges.item_E.repeat_interleave(2)
+    held[::5] = -1
+    lists = [torch.arange(n)[k % 3 :: 1 + k % 4] for k in range(len(users))]
+    start = torch.tensor([0, *map(len, lists)]).cumsum(0)
+    together = evidence.table(Rows.of(graph.edges), users, held, start, torch.cat(lists))
+    for k, (begin, end) in enumerate(pairwise(start.tolist())):
+        one = (users[k : k + 1], held[k : k + 1], torch.tensor([0, len(lists[k])]), lists[k])
+        assert torch.equal(together[begin:end], evidence.table(Rows.of(graph.edges), *one)), k
+
+
 def bounds(graph):
     start = graph.target.start_U.tolist()
     return start[:-1], start[1:]
@@ -146,7 +190,7 @@ def test_a_held_purchase_leaves_what_a_graph_without_it_has():
     erased[0][3] = 0
     without = graph_of(VIEW, CART, erased)
     pair = (torch.tensor([0]), torch.tensor([-1]), torch.tensor([0, 1]), torch.tensor([3]))
-    settings = {"prior": PRIOR, "shrinkage": SHRINKAGE, "n_neighbors": 4}
+    settings = {"prior": PRIOR, "shrinkage": SHRINKAGE, "n_neighbors": 4, "dim": 3}
     evidence, evidence_without = Evidence(graph, **settings), Evidence(without, **settings)
     evidence_without.mean = evidence.mean
     held = evidence.table(Rows.of(graph.edges), pair[0], torch.tensor([3]), *pair[2:])
@@ -156,7 +200,7 @@ def test_a_held_purchase_leaves_what_a_graph_without_it_has():
 
 def test_new_edges_of_a_user_count_and_statistics_stay():
     graph = graph_of(VIEW, CART, BUY)
-    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=4)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=4, dim=3)
     more = [list(row) for row in VIEW]
     more[3][1] = 1
     later = graph_of(more, CART, BUY)
@@ -169,7 +213,7 @@ def test_new_edges_of_a_user_count_and_statistics_stay():
 
 def test_users_of_whom_only_purchases_are_known():
     graph = graph_of(VIEW, CART, BUY)
-    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=4)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=4, dim=3)
     empty = edges_of(np.empty(0, np.int64), np.empty(0, np.int64), 4, 4)
     alone = dataclasses.replace(graph, edges=(empty, empty, graph.target))
     ask = (torch.arange(4), torch.full((4,), -1), torch.arange(5) * 4, torch.arange(4).repeat(4))
@@ -179,7 +223,7 @@ def test_users_of_whom_only_purchases_are_known():
 
 def test_the_number_of_threads_does_not_matter():
     graph = build(corners())
-    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=3)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=3, dim=3)
     users = torch.arange(14).repeat(30)
     ask = (users, torch.full_like(users, -1), torch.arange(len(users) + 1) * 11, torch.arange(11).repeat(len(users)))
     answers, before = [], torch.get_num_threads()
@@ -194,6 +238,6 @@ def test_the_number_of_threads_does_not_matter():
 
 def test_the_estimate_of_memory_covers_the_arrays():
     graph = build(corners())
-    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=5)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=5, dim=4)
     arrays = [value for value in vars(evidence).values() if isinstance(value, np.ndarray)]
-    assert sum(array.nbytes for array in arrays) <= Evidence.n_bytes(graph, 5)
+    assert sum(array.nbytes for array in arrays) <= Evidence.n_bytes(graph, 5, 4)

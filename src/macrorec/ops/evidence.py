@@ -21,7 +21,7 @@ from torch import Tensor
 
 from macrorec.graph.bipartite import Edges, Graph
 from macrorec.ops.gather import view
-from macrorec.ops.linear import cosine_neighbors
+from macrorec.ops.linear import cosine_neighbors, normalized, truncated_svd
 from macrorec.ops.threads import in_blocks
 
 Array = npt.NDArray[Any]
@@ -32,17 +32,20 @@ KINDS = {
     "degree": "ln(1 + other users who met the item by this behaviour)",
     "habit": "share of the user's purchases that they had met by this behaviour",
     "choice": "ln(1 + items met by this behaviour and not bought)",
-    "led": "root of the sum of cosines of the item's buyers with those who met the user's other items by it",
+    "led": "cosine of the item's buyers with those who met the user's other items by it: root of the sum",
+    "led-share": "share of those who met the user's other item by it who bought the item: root of the sum, and largest",
     "alike": "cosine of the item's users with those of the user's other items of this behaviour: mean and largest",
-    "alike-bought": "the same with the items that the user bought: sum and largest",
+    "alike-bought": "the same with the items that the user bought, for users by any behaviour, too: sum and largest",
     "bought": "ln(1 + buyers of the item)",
     "purchases": "ln(1 + items that the user bought)",
     "together": "cosine of the item's buyers with those of the user's purchases: root of the sum, and largest",
+    "together-share": "share of the buyers of the user's purchase who bought the item: root of the sum, and largest",
+    "profile": "cosine of singular vectors: the item's with each purchase, summed, and with the sum of what was met",
 }
-"""What the columns of a table are; the last three for the target behaviour, the others for each auxiliary one."""
+"""What the columns of a table are; the last five for the target behaviour, the others for each auxiliary one."""
 
-_PER_AUXILIARY = ("edge", "rate", "degree", "habit", "choice", "led", "alike", "alike", "alike-bought", "alike-bought")
-_OF_TARGET = ("bought", "purchases", "together", "together")
+_PER_AUXILIARY = ("edge", "rate", "degree", "habit", "choice", "led", "led-share", "led-share", "alike", "alike")
+_OF_TARGET = ("bought", "purchases", "together", "together", "together-share", "together-share", "profile", "profile")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +73,16 @@ class Rows:
 class Evidence:
     """Item statistics of a graph, from which tables of pairs are made."""
 
-    def __init__(self, graph: Graph, *, prior: float, shrinkage: float, n_neighbors: int) -> None:
+    def __init__(self, graph: Graph, *, prior: float, shrinkage: float, n_neighbors: int, dim: int) -> None:
         """``prior`` counts beside the users of an item, ``shrinkage`` in the denominators of cosines.
 
-        Of the similarities within an auxiliary behaviour the ``n_neighbors`` largest of each item count.
+        Of the similarities within an auxiliary behaviour the ``n_neighbors`` largest of each item count. ``dim`` is how
+        many singular vectors of the auxiliary behaviours place an item.
         """
         self.prior, self.shrinkage = prior, shrinkage
-        self.kinds = _PER_AUXILIARY * (len(graph.edges) - 1) + _OF_TARGET
+        n_auxiliary = len(graph.edges) - 1
+        n_near = n_auxiliary + (n_auxiliary > 1)
+        self.kinds = _PER_AUXILIARY * n_auxiliary + ("alike-bought",) * (2 * n_near) + _OF_TARGET
         n_items = graph.n_items
         patterns = [edges.csr(n_items) for edges in graph.edges]
         target, auxiliary = patterns[-1], patterns[:-1]
@@ -93,19 +99,29 @@ class Evidence:
         self.led_start = np.stack([start + at for (start, *_), at in zip(led, first, strict=True)])
         self.led_item, self.led_count, self.led_value = (np.concatenate([part[n] for part in led]) for n in (1, 2, 3))
         k = min(n_neighbors, n_items)
-        self.near_item = np.zeros((len(auxiliary), n_items, k), np.int32)
-        self.near_value = np.zeros((len(auxiliary), n_items, k), np.float32)
-        for r, pattern in enumerate(auxiliary):
+        self.near_item = np.zeros((n_near, n_items, k), np.int32)
+        self.near_value = np.zeros((n_near, n_items, k), np.float32)
+        union = any_of(auxiliary, target.shape)
+        self.like = _directions(union, dim)
+        for r, pattern in enumerate([*auxiliary, union][:n_near]):
             columns_of = pattern.T.tocsr()
             item_IK, value_IK = cosine_neighbors(columns_of, columns_of, k, shrinkage, same=True)
             self.near_item[r], self.near_value[r] = view(item_IK), view(value_IK)
 
+    @property
+    def alike(self) -> tuple[Array, Array]:
+        """The most similar items of each, by users of any auxiliary behaviour, and their cosines, (I, K); or (I, 0)."""
+        if len(self.near_item):
+            return self.near_item[-1], self.near_value[-1]
+        return np.zeros((len(self.fixed), 0), np.int32), np.zeros((len(self.fixed), 0), np.float32)
+
     @staticmethod
-    def n_bytes(graph: Graph, n_neighbors: int) -> int:
+    def n_bytes(graph: Graph, n_neighbors: int, dim: int) -> int:
         """An upper bound of what an instance holds."""
         degrees = [view(edges.start_U.diff()) for edges in graph.edges]
         pairs = sum(int(degree @ degrees[-1]) for degree in degrees)
-        return 12 * pairs + graph.n_items * (8 * n_neighbors + 60) * len(graph.edges) + 8 * sum(map(len, graph.edges))
+        of_item = (8 * n_neighbors + 60) * (len(graph.edges) + 1) + 24 * dim
+        return 12 * pairs + graph.n_items * of_item + 16 * dim * graph.n_users + 8 * sum(map(len, graph.edges))
 
     def table(self, rows: Rows, users_B: Tensor, held_B: Tensor, start_B: Tensor, items_C: Tensor) -> Tensor:
         """Columns (C, F), float32, of the pairs of user users_B[b] with items_C[start_B[b] : start_B[b + 1]].
@@ -119,13 +135,28 @@ class Evidence:
         given = [view(tensor) for tensor in (users_B, held_B, start_B, items_C)]
         counts = (self.degree, self.both, self.mean, self.fixed)
         led = (self.led_start, self.led_item, self.led_count, self.led_value)
-        near = (self.near_item, self.near_value)
+        near = (self.near_item, self.near_value, self.like)
 
         def block(lo: int, hi: int) -> None:
             collect(*given, rows.start_RU, rows.item_E, *counts, *led, *near, self.prior, self.shrinkage, out, lo, hi)
 
         in_blocks(block, given[2] + 2000 * np.arange(len(given[2])), 40)
         return torch.from_numpy(out)
+
+
+def any_of(patterns: list[sp.csr_matrix], shape: tuple[int, int]) -> sp.csr_matrix:
+    """One where any of the patterns of this shape has one."""
+    return (sum(patterns, sp.csr_matrix(shape, dtype=np.float32)) > 0).astype(np.float32)
+
+
+def _directions(met: sp.csr_matrix, dim: int) -> Array:
+    """Of each item the direction, of length 1, of its row of Q diag(s): P diag(s) Q^T ~ D_u^-1/2 met D_i^-1/2."""
+    if not met.nnz:
+        return np.zeros((met.shape[1], 0), np.float32)
+    _, s_D, item_ID = truncated_svd(normalized(met), dim, torch.Generator().manual_seed(0))
+    like_ID = view(item_ID * s_D)
+    length_I = np.linalg.norm(like_ID, axis=1, keepdims=True)
+    return (like_ID / np.where(length_I > 1e-9, length_I, np.inf)).astype(np.float32)
 
 
 def _led(
