@@ -221,6 +221,36 @@ def test_users_of_whom_only_purchases_are_known():
     assert torch.equal(evidence.table(Rows.of_target(graph.target, 3), *ask), expected)
 
 
+def test_pairs_in_any_order_and_blocks_hold_the_rows_of_the_table(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.evidence.PAIRS_AT_ONCE", 17)
+    graph = build(corners())
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=3, dim=3)
+    rows, n = Rows.of(graph.edges), graph.n_items
+    users = torch.arange(graph.n_users)
+    ask = (users, None, torch.arange(len(users) + 1) * n, torch.arange(n).repeat(len(users)))
+    expected = evidence.table(rows, *ask)
+    assert torch.equal(torch.cat([*evidence.of_blocks(rows, users, torch.arange(n))]), expected)
+    some = torch.randint(graph.n_users * n, (60,), generator=torch.Generator().manual_seed(0))
+    got = torch.full((60, expected.shape[1]), torch.nan)
+    for place, x_CF in evidence.of_pairs(rows, some // n, some % n):
+        assert len(place) <= 17
+        got[place] = x_CF
+    assert torch.equal(got, expected[some])
+
+
+def test_moments_are_over_the_pairs_with_an_edge(monkeypatch):
+    monkeypatch.setattr("macrorec.ops.evidence.PAIRS_AT_ONCE", 5)
+    graph = graph_of(VIEW, CART, BUY)
+    evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=4, dim=3)
+    pairs = [(u, i) for u in range(4) for i in range(4) if VIEW[u][i] or CART[u][i] or BUY[u][i]]
+    users, items = torch.tensor(pairs).T
+    table = evidence.table(Rows.of(graph.edges), users, None, torch.arange(len(pairs) + 1), items.contiguous())
+    deviation = table.double().std(0, unbiased=False)
+    mean, scale = evidence.moments(graph)
+    torch.testing.assert_close(mean, table.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scale, torch.where(deviation > 1e-4, deviation, 1).float(), rtol=1e-4, atol=1e-5)
+
+
 def test_the_number_of_threads_does_not_matter():
     graph = build(corners())
     evidence = Evidence(graph, prior=PRIOR, shrinkage=SHRINKAGE, n_neighbors=3, dim=3)

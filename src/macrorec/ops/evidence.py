@@ -9,7 +9,7 @@ Shape letters: B users, U all users, I items, R behaviours (target last), C pair
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,16 @@ import torch
 from torch import Tensor
 
 from macrorec.graph.bipartite import Edges, Graph
+from macrorec.ops.choices import pointers
 from macrorec.ops.gather import view
 from macrorec.ops.linear import cosine_neighbors, normalized, truncated_svd
 from macrorec.ops.threads import in_blocks
 
 Array = npt.NDArray[Any]
+
+PAIRS_AT_ONCE = 1 << 17
+"""Pairs whose columns are held at once where many are asked for."""
+_CONSTANT = 1e-4  # the deviation of a column below which it counts as constant
 
 KINDS = {
     "edge": "1 if the user has met the item by this behaviour",
@@ -123,16 +128,18 @@ class Evidence:
         of_item = (8 * n_neighbors + 60) * (len(graph.edges) + 1) + 24 * dim
         return 12 * pairs + graph.n_items * of_item + 16 * dim * graph.n_users + 8 * sum(map(len, graph.edges))
 
-    def table(self, rows: Rows, users_B: Tensor, held_B: Tensor, start_B: Tensor, items_C: Tensor) -> Tensor:
+    def table(self, rows: Rows, users_B: Tensor, held_B: Tensor | None, start_B: Tensor, items_C: Tensor) -> Tensor:
         """Columns (C, F), float32, of the pairs of user users_B[b] with items_C[start_B[b] : start_B[b + 1]].
 
-        ``held_B`` is a purchase of each user that is taken as not yet made; -1 for none. All on the CPU.
+        ``held_B`` is a purchase of each user that is taken as not yet made; None for none, as is -1 for one user.
+        Counted on the CPU, returned where ``items_C`` is.
         """
         from macrorec.ops import evidence_kernels
 
         collect: Callable[..., None] = evidence_kernels.collect
         out = np.empty((len(items_C), len(self.kinds)), np.float32)
-        given = [view(tensor) for tensor in (users_B, held_B, start_B, items_C)]
+        held_B = torch.full_like(users_B, -1) if held_B is None else held_B
+        given = [view(tensor.cpu()) for tensor in (users_B, held_B, start_B, items_C)]
         counts = (self.degree, self.both, self.mean, self.fixed)
         led = (self.led_start, self.led_item, self.led_count, self.led_value)
         near = (self.near_item, self.near_value, self.like)
@@ -141,7 +148,35 @@ class Evidence:
             collect(*given, rows.start_RU, rows.item_E, *counts, *led, *near, self.prior, self.shrinkage, out, lo, hi)
 
         in_blocks(block, given[2] + 2000 * np.arange(len(given[2])), 40)
-        return torch.from_numpy(out)
+        return torch.from_numpy(out).to(items_C.device)
+
+    def of_pairs(self, rows: Rows, users_B: Tensor, items_B: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Places (C,) among the pairs and the columns (C, F) of the pairs there, until every pair had its turn.
+
+        They go by user, since what a user's own items say is collected once per user.
+        """
+        distinct_U, row_B = torch.unique(users_B, return_inverse=True)
+        for some_C in torch.split(torch.argsort(row_B, stable=True), PAIRS_AT_ONCE) if len(users_B) else ():
+            begin, end = (int(row_B[some_C[n]]) for n in (0, -1))
+            start_U = pointers(row_B[some_C] - begin, end - begin + 1)
+            yield some_C, self.table(rows, distinct_U[begin : end + 1], None, start_U, items_B[some_C])
+
+    def of_blocks(self, rows: Rows, users_B: Tensor, items_C: Tensor) -> Iterator[Tensor]:
+        """Columns (n C, F) of every one of the items with each of n users, for some users after the other."""
+        for some_B in torch.split(users_B, max(1, PAIRS_AT_ONCE // max(len(items_C), 1))):
+            start_B = torch.arange(len(some_B) + 1, device=users_B.device) * len(items_C)
+            yield self.table(rows, some_B, None, start_B, items_C.repeat(len(some_B)))
+
+    def moments(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Mean (F,) and deviation (F,), 1 of a constant, of each column over all pairs with any edge."""
+        n = max(graph.n_items, 1)
+        pair_Q = torch.unique(torch.cat([edges.user_E * n + edges.item_E for edges in graph.edges]))
+        total_F, square_F = torch.zeros(2, len(self.kinds), dtype=torch.float64)
+        for _, x_CF in self.of_pairs(Rows.of(graph.edges), pair_Q // n, pair_Q % n):
+            total_F, square_F = total_F + x_CF.double().sum(0), square_F + x_CF.double().square().sum(0)
+        mean_F = total_F / max(len(pair_Q), 1)
+        deviation_F = (square_F / max(len(pair_Q), 1) - mean_F.square()).clamp(min=0).sqrt()
+        return mean_F.float(), torch.where(deviation_F > _CONSTANT, deviation_F, 1).float()
 
 
 def any_of(patterns: list[sp.csr_matrix], shape: tuple[int, int]) -> sp.csr_matrix:
