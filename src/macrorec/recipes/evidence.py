@@ -35,14 +35,14 @@ ABLATIONS = (
 """What ``macrorec reproduce --ablations`` takes away, one by one; without hidden layers the network is linear, and with
 ``n_averaged`` of 1 its last weights score."""
 
-SWEEPS = {"model.discovery": "0,0.5,1,1.3,1.6,2,2.5,3"}
+SWEEPS = {"model.discovery": "0,1,1.7,2.5"}
 """How much the user's own items lose where others are moved up."""
 
-TRAIN = TrainConfig(epochs=12, batch_size=32, lr=4e-3, monitor="ndcg@10", validate_every=4)
+TRAIN = TrainConfig(epochs=12, batch_size=32, lr=4e-3, monitor="ndcg@10", validate_every=12)
 
-DISCOVERY = 1.6
-"""Of multiples of .1, that of the largest NDCG@10 on valid among those that find new items there as often as the best
-baseline (EASE, HR@10:discovery .082)."""
+DISCOVERY = 1.7
+"""The smallest multiple of .1 with HR@10:discovery above .085 on valid in both seeds looked at (.0867, .0856): more than
+that of the best baseline there (EASE, .0821) by more than seeds differ. With 0 it is .056, and HR@10 .397, not .385."""
 
 
 def evidence_taobao() -> RunConfig:
