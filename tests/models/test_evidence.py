@@ -9,7 +9,7 @@ from macrorec.api import RowBatch
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import build
 from macrorec.models.evidence import MODEL
-from macrorec.ops.choices import draw_near
+from macrorec.ops.choices import Near
 from macrorec.train.config import TrainConfig
 from macrorec.train.trainer import train
 
@@ -42,8 +42,8 @@ def network_by_loops(model, network, x):
     return x[0]
 
 
-def share_of(u, i):
-    """(4): a quarter uniform, a quarter by buyers, half by cosines with the user's purchases, if there are any."""
+def share_of(u, i, near):
+    """(4): ``near`` by cosines with the user's purchases, if there are any; else half uniform, half by buyers."""
 
     def alike(i, j):
         left, right = ([row[k] for row in VIEW] for k in (i, j))
@@ -52,7 +52,7 @@ def share_of(u, i):
 
     total = sum(alike(k, j) for k in range(4) for j in range(4) if BUY[u][j])
     base = 0.5 / 4 + 0.5 * sum(row[i] for row in BUY) / sum(map(sum, BUY))
-    return base / 2 + sum(alike(i, j) for j in range(4) if BUY[u][j]) / total / 2 if total else base
+    return (1 - near) * base + near * sum(alike(i, j) for j in range(4) if BUY[u][j]) / total if total else base
 
 
 def loss_by_loops(model, users, drawn):
@@ -62,7 +62,9 @@ def loss_by_loops(model, users, drawn):
         own = [i for i in range(4) if VIEW[u][i] and not BUY[u][i]]
         for p in (i for i in range(4) if BUY[u][i]):
             weights = [(p, 1.0)] + [(i, 1.0) for i in own]
-            weights += [(i, 1 / (len(some) * share_of(u, i))) for i in some if i not in own and not BUY[u][i]]
+            weights += [
+                (i, 1 / (len(some) * share_of(u, i, model.config.near))) for i in some if i not in own and not BUY[u][i]
+            ]
             x = {i: evidence_of(model, u, i, held=p).tolist() for i, _ in weights}
             score = {i: network_by_loops(model, model.network, x[i]) for i in x}
             total += math.log(sum(w * math.exp(score[i]) for i, w in weights)) - score[p]
@@ -76,15 +78,15 @@ def batch_of(model, users, seed):
     start = torch.tensor([0, *map(len, bought)]).cumsum(0)
     items = torch.tensor([i for some in bought for i in some])
     row = torch.arange(len(users)).repeat_interleave(start.diff())
-    near = {"share_I": model.share_I, "near_IK": model.near_IK, "alike_IK": model.alike_IK}
+    near = Near(model.share_I, model.near_IK, model.alike_IK, model.config.near)
     generator, again = (torch.Generator().manual_seed(seed) for _ in range(2))
-    drawn, _ = draw_near(row, items, len(users), model.config.n_sampled, **near, generator=generator)
+    drawn, _ = near.draw(row, items, len(users), model.config.n_sampled, generator)
     return RowBatch(torch.tensor(users), start, items, again), (drawn.view(len(users), -1) % 4).tolist()
 
 
 @pytest.mark.parametrize(("users", "seed"), [([0, 1], 0), ([1, 0], 1), ([0], 2), ([1], 3)])
 def test_the_loss_is_the_choice_among_own_and_drawn_items(users, seed):
-    model = model_of(graph_of(VIEW, BUY), hidden=(4,), n_sampled=6)
+    model = model_of(graph_of(VIEW, BUY), hidden=(4,), n_sampled=6, near=0.3)
     batch, drawn = batch_of(model, users, seed)
     assert model.losses(batch)["choice"].item() == pytest.approx(loss_by_loops(model, users, drawn), rel=1e-5)
 
@@ -213,7 +215,15 @@ def test_learning_finds_the_item_that_was_viewed():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"without": ("edges",)}, {"prior": 0.0}, {"n_sampled": 0}, {"n_neighbors": 0}, {"dim": 0}, {"n_averaged": 0}],
+    [
+        {"without": ("edges",)},
+        {"prior": 0.0},
+        {"n_sampled": 0},
+        {"n_neighbors": 0},
+        {"dim": 0},
+        {"n_averaged": 0},
+        {"near": 1},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match="evidence"):

@@ -6,17 +6,16 @@ import torch
 from tests.contract.boards import log_of
 
 from macrorec.graph.bipartite import build
-from macrorec.ops.choices import choices, draw_near, log_sum_exp, open_pairs, pointers, rows_of
+from macrorec.ops.choices import Near, choices, log_sum_exp, open_pairs, pointers, rows_of
 
 SHARE = [0.4, 0.3, 0.2, 0.1]
 NEAR = [[1, 2], [0, 0], [0, 2], [3, 3]]
 ALIKE = [[0.5, 0.25], [0.5, 0.0], [0.25, 0.0], [0.0, 0.0]]  # filled up with zeros
 
 
-def drawn(row, items, n_users, n):
-    near = {"share_I": torch.tensor(SHARE), "near_IK": torch.tensor(NEAR), "alike_IK": torch.tensor(ALIKE)}
-    generator = torch.Generator().manual_seed(0)
-    return draw_near(torch.tensor(row), torch.tensor(items), n_users, n, **near, generator=generator)
+def drawn(row, items, n_users, n, c=0.5):
+    near = Near(torch.tensor(SHARE), torch.tensor(NEAR), torch.tensor(ALIKE), c)
+    return near.draw(torch.tensor(row), torch.tensor(items), n_users, n, torch.Generator().manual_seed(0))
 
 
 def test_rows_and_pointers_are_inverse():
@@ -38,13 +37,14 @@ def test_open_pairs_were_met_by_any_behaviour_and_not_bought():
     assert (start.tolist(), item.tolist()) == ([0, 2, 2], [1, 2])
 
 
-def test_items_are_drawn_as_often_as_they_are_said_to_be():
+@pytest.mark.parametrize("c", [0.0, 0.5, 0.8])
+def test_items_are_drawn_as_often_as_they_are_said_to_be(c):
     # User 0 bought 0 and 1: similar are 1 (.5) and 2 (.25) by the one, and 0 (.5) by the other. User 1 bought 3, alone.
-    expected = [[0.5 * s + 0.5 * a for s, a in zip(SHARE, (0.4, 0.4, 0.2, 0), strict=True)], SHARE]
+    expected = [[(1 - c) * s + c * a for s, a in zip(SHARE, (0.4, 0.4, 0.2, 0), strict=True)], SHARE]
     for users in ((0, 1), (1, 0), (0,), (1,)):
         bought = {0: [0, 1], 1: [3]}
         row = [b for b, u in enumerate(users) for _ in bought[u]]
-        pairs, times = drawn(row, [i for u in users for i in bought[u]], len(users), 20000)
+        pairs, times = drawn(row, [i for u in users for i in bought[u]], len(users), 20000, c)
         for b, u in enumerate(users):
             assert (pairs // 4 == b).sum() == 20000
             for i, q in enumerate(expected[u]):

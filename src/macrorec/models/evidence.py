@@ -11,24 +11,22 @@ say), and one small network learns what that is worth, for items met before and 
 | (1) x_ui = evidence of the pair, without the purchase that is asked for        | ``Evidence.table``               |
 | (2) s_ui = MLP((x_ui - m) / d), m and d over the pairs that train knows        | ``network_of``                   |
 | (3) P(u buys p next) = exp(s_up) / sum over all i not bought of exp(s_ui)      | ``losses``: mean of -ln P        |
-| (4) q_ui = 1/4I + b_i/4E + a_ui/2: how likely each draw of a user is item i    | ``choices``                      |
+| (4) q_ui = (1 - c) (1/2I + b_i/2E) + c a_ui: how likely a draw of u is item i  | ``choices``                      |
 | (5) w' <- w' + max(1/t, 1/T) (w - w') after step t: weights that score         | ``training_step``                |
 | (6) rank by s_ui + x where u has not met i: P(u, i) counts e^x times           | ``ranked_by``                    |
 
 For each purchase p in train, p is taken back, and (3) asks which of the items not bought it was. Its sum runs over the
 user's own items exactly. All others are represented by N draws from (4), of which each that the user does not know
-counts 1 / (N q_ui) times, so that the sum is exact on average. A quarter of the draws is uniform, a quarter goes by
-b_i, an item's buyers (E in all), and half by a_ui, the sum of cosines of the item with the user's purchases over that
-of all items. A batch is of users with all their purchases, since what their other items say is then collected once.
+counts 1 / (N q_ui) times, so that the sum is exact on average. A share c of draws goes by a_ui, the sum of cosines of
+the item with the user's purchases over that of all items; of the others half are uniform, and half go by b_i, an item's
+buyers (E in all). A batch is of users with all their purchases: what their items say is then collected once.
 
 (3) is a probability over all items, so own and new ones compete on one scale, and x = 0 finds most purchases. To value
 the discovery of a new item 1 + l times as much as another hit is to rank by P (1 + l) where the item is new: one
 constant x = ln(1 + l) for all pairs, whatever the user.
 
-Deviations: none, for there is no paper.
-
-Shape letters: B users of a batch, P their purchases, U users, I items, C pairs, F columns of evidence, K similar items,
-E own items.
+Deviations: none, for there is no paper. Shape letters: B users of a batch, P their purchases, U users, I items, C pairs,
+F columns of evidence, K similar items, E own items.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from macrorec.api import Batch, Model, RowBatch, Step, UserRows, take_rows
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Edges, Graph
 from macrorec.ops.average import average, of_buffers
-from macrorec.ops.choices import Choices, choices, draw_near, log_sum_exp, open_pairs, rows_of
+from macrorec.ops.choices import Choices, Near, choices, log_sum_exp, open_pairs, rows_of
 from macrorec.ops.evidence import KINDS, PAIRS_AT_ONCE, Evidence, Rows
 from macrorec.ops.mlp import MLP, n_weights
 
@@ -58,6 +56,8 @@ class EvidenceConfig:
     """Widths of the hidden layers of (2)."""
     n_sampled: int = 64
     """N, items drawn per user to stand for those that the user has not met."""
+    near: float = 0.5
+    """c of (4), the share of draws that go by similarity; 0 leaves uniform ones and those by buyers."""
     n_averaged: int = 600
     """T, steps that the average (5) looks back on."""
     prior: float = 10.0
@@ -76,8 +76,8 @@ class EvidenceConfig:
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.without if kind not in KINDS]:
             raise ConfigError(f"evidence.without: {unknown[0]!r} is no kind of evidence; there are {', '.join(KINDS)}")
-        if self.prior <= 0 or self.shrinkage <= 0:
-            raise ConfigError("evidence needs prior and shrinkage above 0")
+        if self.prior <= 0 or self.shrinkage <= 0 or not 0 <= self.near < 1:
+            raise ConfigError("evidence needs prior and shrinkage above 0, and near of at least 0 and below 1")
         if min(self.n_neighbors, self.dim, self.n_sampled, self.n_averaged) < 1:
             raise ConfigError("evidence needs n_neighbors, dim, n_sampled and n_averaged of at least 1")
 
@@ -152,11 +152,11 @@ class EvidenceModel(Model):
 
     def choices(self, batch: RowBatch, row_P: Tensor) -> Choices:
         """The terms of the sum in (3), with draws from (4)."""
-        near = {"share_I": self.share_I, "near_IK": self.near_IK, "alike_IK": self.alike_IK}
-        n_users, n_sampled = len(batch.users_B), self.config.n_sampled
-        drawn_S, times_S = draw_near(row_P, batch.items_E, n_users, n_sampled, **near, generator=batch.generator)
+        n_users, item_P = len(batch.users_B), batch.items_E
+        near = Near(self.share_I, self.near_IK, self.alike_IK, self.config.near)
+        drawn_S, times_S = near.draw(row_P, item_P, n_users, self.config.n_sampled, batch.generator)
         own_B = take_rows(self.start_U, self.item_E, batch.users_B)
-        return choices(row_P, batch.items_E, own_B, drawn_S, times_S, self.n_items)
+        return choices(row_P, item_P, own_B, drawn_S, times_S, self.n_items)
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """(5), after each step."""

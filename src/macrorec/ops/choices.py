@@ -45,40 +45,46 @@ def open_pairs(graph: Graph) -> tuple[Tensor, Tensor]:
     return pointers(open_E // n, graph.n_users), open_E % n
 
 
-def draw_near(
-    row_P: Tensor,
-    item_P: Tensor,
-    n_users: int,
-    n_sampled: int,
-    *,
-    share_I: Tensor,
-    near_IK: Tensor,
-    alike_IK: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """``n_sampled`` items for each user b, as numbers b I + i, and how often each is drawn on average, (S,).
+@dataclass(frozen=True, slots=True, eq=False)
+class Near:
+    """q_bi = (1 - c) share_i + c a_bi: how likely a draw of user b is item i.
 
-    q_bi = share_i / 2 + a_bi / 2, where a_bi is proportional to the similarities ``alike_IK`` of the items ``near_IK``
-    summed over the purchases of b, ``item_P`` where ``row_P`` is b; q_bi = share_i for a user of whom no item has any.
+    a_bi is proportional to the similarity of i to the purchases of b, summed over them; a user of whom no purchase is
+    similar to anything has q_bi = share_i.
     """
-    n, device = len(share_I), row_P.device
-    key_W, place = torch.unique((row_P[:, None] * n + near_IK[item_P]).flatten(), return_inverse=True)
-    alike_W = torch.zeros(len(key_W), device=device).index_add(0, place, alike_IK[item_P].flatten())
-    total_B = torch.zeros(n_users, device=device).index_add(0, key_W // n, alike_W)
-    alike_W = alike_W / total_B.clamp(min=_TINY)[key_W // n]
-    has_B = total_B > 0
-    row_S = torch.arange(n_users, device=device).repeat_interleave(n_sampled)
-    item_S = torch.multinomial(share_I, len(row_S), True, generator=generator)
-    at_S, half_S = torch.rand(2, len(row_S), dtype=torch.float64, device=device, generator=generator)
-    share_S, near_S = share_I[item_S], (half_S < 0.5) & has_B[row_S]
-    if len(key_W):  # each user with similar items has a stretch of length 1 of the cumulated shares
-        at_S = at_S + (has_B.cumsum(0) - 1)[row_S]
+
+    share_I: Tensor
+    near_IK: Tensor
+    """The items that are similar to each, ..."""
+    alike_IK: Tensor
+    """... and how similar they are."""
+    c: float
+
+    def draw(
+        self, row_P: Tensor, item_P: Tensor, n_users: int, n_sampled: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """``n_sampled`` items for each user b, as numbers b I + i, and how often each is drawn on average, (S,).
+
+        The purchases of b are ``item_P`` where ``row_P`` is b.
+        """
+        n, device = len(self.share_I), row_P.device
+        key_W, place = torch.unique((row_P[:, None] * n + self.near_IK[item_P]).flatten(), return_inverse=True)
+        alike_W = torch.zeros(len(key_W), device=device).index_add(0, place, self.alike_IK[item_P].flatten())
+        total_B = torch.zeros(n_users, device=device).index_add(0, key_W // n, alike_W)
+        alike_W = alike_W / total_B.clamp(min=_TINY)[key_W // n]
+        has_B = total_B > 0
+        row_S = torch.arange(n_users, device=device).repeat_interleave(n_sampled)
+        item_S = torch.multinomial(self.share_I, len(row_S), True, generator=generator)
+        at_S, of_S = torch.rand(2, len(row_S), dtype=torch.float64, device=device, generator=generator)
+        if not len(key_W):
+            return row_S * n + item_S, n_sampled * self.share_I[item_S]
+        at_S = at_S + (has_B.cumsum(0) - 1)[row_S]  # each user with similar items has a stretch of length 1 of the sums
         found_S = torch.searchsorted(alike_W.double().cumsum(0), at_S).clamp(max=len(key_W) - 1)
-        item_S = torch.where(near_S, key_W[found_S] % n, item_S)
+        item_S = torch.where((of_S < self.c) & has_B[row_S], key_W[found_S] % n, item_S)
         found_S = torch.searchsorted(key_W, row_S * n + item_S).clamp(max=len(key_W) - 1)
         alike_S = alike_W[found_S] * (key_W[found_S] == row_S * n + item_S)
-        share_S = torch.where(has_B[row_S], (share_I[item_S] + alike_S) / 2, share_I[item_S])
-    return row_S * n + item_S, n_sampled * share_S
+        c_S = self.c * has_B[row_S]
+        return row_S * n + item_S, n_sampled * ((1 - c_S) * self.share_I[item_S] + c_S * alike_S)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
