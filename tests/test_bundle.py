@@ -84,7 +84,7 @@ def forge(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "has bundle format 2, newer than 1"),
+        ({"version": 3}, "has bundle format 3, newer than 2"),
         ({"version": "1"}, "has bundle format 1, newer"),
         ({"format": "zip"}, "does not say 'macrorec-bundle'"),
         ({"sha256": {"../../etc/passwd": "0"}}, "does not list plain file names"),

@@ -9,11 +9,14 @@ weights.safetensors    the model's state
 clusters-users.parquet, clusters-items.parquet  row n is number n; only for a model with clusters: macrorec.clusters
 vectors.safetensors    users_UD, items_ID; only for a TwoTower
 macro.safetensors      the macro graph, whole; only for a Ranker
+ranker/                a second bundle, whole, with its own manifest, whose Ranker ranks what this one retrieves; the
+                       outer manifest lists ``ranker/manifest.json``. Its users and items may differ: they match by id
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ import polars as pl
 import torch
 
 from macrorec import __version__, configs, files, models, weights
-from macrorec.api import Model, TwoTower
+from macrorec.api import Model, Ranker, TwoTower
 from macrorec.clusters import Clusters
 from macrorec.data.log import Behavior
 from macrorec.data.vocab import Vocab
@@ -34,9 +37,12 @@ from macrorec.graph.bipartite import Edges, Graph
 from macrorec.graph.typed import AnyMacroGraph, restored, types_of
 
 FORMAT = "macrorec-bundle"
-VERSION = 1
-"""Counts up when an older macrorec could no longer read what a newer one writes."""
+VERSION = 2
+"""The newest that is read; counts up when an older macrorec could no longer read what a newer one writes. What is
+written is 2 with a ranker, else still 1."""
 MANIFEST = "manifest.json"
+RANKER = "ranker"
+"""The subfolder of the second bundle."""
 REQUIRED = ("config.json", "users.parquet", "items.parquet", "graph.safetensors", "weights.safetensors")
 
 
@@ -71,12 +77,13 @@ class Bundle:
         *,
         titles: pl.Series | None = None,
         clusters: Clusters | None = None,
+        ranker: Path | None = None,
     ) -> Path:
         """Write a bundle to ``folder``, whole or not at all; an older bundle there is replaced, anything else is kept.
 
         ``config``: plain values to keep with it; ``titles``: a name per item; ``clusters``: the model's, else they
-        are asked of it, and nothing says until when they were learned. Raises UserError if ``folder`` is
-        something else than a bundle.
+        are asked of it, and nothing says until when they were learned; ``ranker``: the folder of a bundle to copy in.
+        Raises UserError if ``folder`` is something else than a bundle, DataError if ``ranker`` is none.
         """
         place = Path(folder)
         assert (len(users), len(items)) == (graph.n_users, graph.n_items), "vocabularies and graph belong together"
@@ -106,7 +113,11 @@ class Bundle:
             if clusters is not None:
                 clusters.write(new)
             sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
-            manifest = {"format": FORMAT, "version": VERSION, "macrorec": __version__, "sha256": sums}
+            if ranker is not None:
+                _copy_ranker(ranker, new / RANKER)
+                sums[f"{RANKER}/{MANIFEST}"] = files.sha256(new / RANKER / MANIFEST)
+            version = 1 if ranker is None else VERSION
+            manifest = {"format": FORMAT, "version": version, "macrorec": __version__, "sha256": sums}
             files.write_json(new / MANIFEST, manifest)
         return place
 
@@ -139,8 +150,32 @@ class Bundle:
         return Bundle(place, model.eval(), graph, users, items, described["config"], popularity, titles, clusters)
 
 
+def ranker_of(folder: str | Path) -> Path | None:
+    """The folder of the ranker that the bundle in ``folder`` carries; None where it carries none."""
+    manifest = _manifest(Path(folder))
+    return Path(folder) / RANKER if f"{RANKER}/{MANIFEST}" in manifest["sha256"] else None
+
+
 def check(folder: Path) -> Mapping[str, Any]:
-    """The manifest of the bundle in ``folder``, if every file is there and has its sha256; else DataError."""
+    """The manifest of the bundle in ``folder``, if every file, also of its ranker, has its sha256; else DataError."""
+    manifest = _manifest(folder)
+    sums = manifest["sha256"]
+    for name in [*REQUIRED, *sums]:
+        if name not in sums or not (folder / name).is_file():
+            raise DataError(f"{folder} is incomplete: {name} is missing")
+    for name, wanted in sums.items():
+        if files.sha256(folder / name) != wanted:
+            raise DataError(f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}")
+    inner = ranker_of(folder)
+    if inner is not None:
+        if ranker_of(inner) is not None:
+            raise DataError(f"{inner} carries a ranker itself: a bundle holds at most two models")
+        check(inner)
+    return manifest
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the bundle in ``folder``, if it is one that this macrorec reads; else DataError."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a bundle: there is no such folder")
     try:
@@ -156,15 +191,28 @@ def check(folder: Path) -> Mapping[str, Any]:
         raise DataError(
             f"{folder} has bundle format {version}, newer than {VERSION}, the last that this macrorec reads"
         )
-    if not isinstance(sums, dict) or not all(Path(name).name == name for name in sums):
+    inner = f"{RANKER}/{MANIFEST}"
+    if not isinstance(sums, dict) or not all(Path(name).name == name or name == inner for name in sums):
         raise DataError(f"{folder / MANIFEST} does not list plain file names with their sha256")
-    for name in [*REQUIRED, *sums]:
-        if name not in sums or not (folder / name).is_file():
-            raise DataError(f"{folder} is incomplete: {name} is missing")
-    for name, wanted in sums.items():
-        if files.sha256(folder / name) != wanted:
-            raise DataError(f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}")
     return manifest
+
+
+def _copy_ranker(ranker: Path, place: Path) -> None:
+    """The files of the bundle ``ranker`` that its manifest lists, and the manifest. Raises DataError if it is none."""
+    manifest = check(ranker)
+    if not _is_ranker(ranker):
+        raise DataError(f"{ranker} cannot rank for another model: its own is no ranker")
+    if ranker_of(ranker) is not None:
+        raise DataError(f"{ranker} carries a ranker itself: a bundle holds at most two models")
+    with files.told(place):
+        place.mkdir()
+        for name in [*manifest["sha256"], MANIFEST]:
+            shutil.copyfile(ranker / name, place / name)
+
+
+def _is_ranker(folder: Path) -> bool:
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return issubclass(models.load(described["model"]["name"]), Ranker)
 
 
 def _write_frame(path: Path, frame: pl.DataFrame) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from macrorec import configs
-from macrorec.api import Model
+from macrorec.api import Model, Ranker
+from macrorec.bundle import RANKER
 from macrorec.clusters import clusters_of
 from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError
@@ -111,14 +113,39 @@ def saved_pairs(result: Run, found: Restored) -> LinkPairs | None:
     return LinkPairs(**known, drawn=made.drawn)
 
 
-def export(result: Run, folder: str | Path) -> Path:
-    """Write the bundle of a finished run to ``folder``."""
+def export(result: Run, folder: str | Path, *, ranker: Run | None = None) -> Path:
+    """Write the bundle of a finished run to ``folder``; with that of a run whose model ranks what this one retrieves.
+
+    Raises ConfigError where the models cannot work together so, DataError if they know no item in common.
+    """
     found = restore(result)
+    if ranker is None:
+        return _write(result, found, folder)
+    other = restore(ranker)
+    if not isinstance(other.model, Ranker):
+        raise ConfigError(f"{ranker.folder} cannot rank: {_name(other)} is no ranker; macrorec models tells which are")
+    if isinstance(found.model, Ranker):
+        raise ConfigError(f"{result.folder} cannot retrieve for a ranker: {_name(found)} is a ranker itself")
+    if not (found.parts.items.numbers(other.parts.items.ids) >= 0).any():
+        raise DataError(f"{result.folder} and {ranker.folder} have no item in common: their item ids must be the same")
+    with TemporaryDirectory(prefix="macrorec-") as temporary:
+        inner = _write(ranker, other, Path(temporary) / RANKER)
+        return _write(result, found, folder, inner)
+
+
+def _name(found: Restored) -> str:
+    """The name of its model."""
+    return configs.model_name(found.config.model)
+
+
+def _write(result: Run, found: Restored, folder: str | Path, ranker: Path | None = None) -> Path:
+    """The bundle of one run."""
     kept = {"run": result.name, **configs.plain(found.config)}
     titles = titles_of(found.config.source, found.parts.items)
     users, items = found.parts.users, found.parts.items
     clusters = clusters_of(found.model, found.parts)
-    return Bundle.save(folder, found.model, found.graph, users, items, kept, titles=titles, clusters=clusters)
+    known = {"titles": titles, "clusters": clusters, "ranker": ranker}
+    return Bundle.save(folder, found.model, found.graph, users, items, kept, **known)
 
 
 def summary(result: Run, recipe: str) -> dict[str, Any]:

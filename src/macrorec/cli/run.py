@@ -103,17 +103,22 @@ def evaluate(
 def export(
     folder: Folder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the bundle.")],
+    ranker: Annotated[
+        Path | None,
+        typer.Option("--ranker", metavar="RUN", help="A run of a ranker, to rank what the first one retrieves."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn a run into a bundle that answers requests.
 
-    Example: macrorec export runs/ease-ml-100k-u1-0-1a2b3c4d shop.bundle
+    Example: macrorec export runs/lightgcn-shop-0-1a2b3c4d shop.bundle --ranker runs/macgnn-shop-0-5e6f7a8b
     """
     from macrorec.restore import export as write
     from macrorec.store import Run
 
-    place = write(Run.open(folder), out)
-    sizes = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
+    place = write(Run.open(folder), out, ranker=None if ranker is None else Run.open(ranker))
+    inside = sorted(path for path in place.rglob("*") if path.is_file())
+    sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in inside}
     lines = [f"wrote {place}", *table([["file", "bytes"], *([key, value] for key, value in sizes.items())])]
     answer({"bundle": str(place), "files": sizes}, json, lines)
 
