@@ -25,8 +25,8 @@ buyers (E in all). A batch is of users with all their purchases: what their item
 the discovery of a new item 1 + l times as much as another hit is to rank by P (1 + l) where the item is new: one
 constant x = ln(1 + l) for all pairs, whatever the user.
 
-Deviations: none, for there is no paper. Shape letters: B users of a batch, P their purchases, U users, I items, C pairs,
-F columns of evidence, K similar items, E own items.
+Deviations: none, for there is no paper. Shape letters: B users of a batch, P their purchases, U users, I items,
+C pairs, F columns of evidence, K similar items, E own items.
 """
 
 from __future__ import annotations
