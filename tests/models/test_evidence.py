@@ -159,6 +159,15 @@ def test_discovery_moves_the_items_that_were_not_met():
     torch.testing.assert_close(difference, 1.5 * (1 - torch.tensor(VIEW)), atol=1e-5, rtol=0)
 
 
+def test_an_item_met_by_any_behaviour_is_no_discovery():
+    cart = [[0, 0, 1, 0], [0, 1, 0, 0]]
+    plain, moved = (model_of(graph_of(VIEW, cart, BUY), discovery=x).eval() for x in (0.0, 1.5))
+    with torch.no_grad():
+        difference = moved.score_all(torch.arange(2)) - plain.score_all(torch.arange(2))
+    expected = 1.5 * torch.tensor([[0, 0, 0, 1], [1, 0, 0, 1]])
+    torch.testing.assert_close(difference, expected, atol=1e-5, rtol=0)
+
+
 def test_a_new_view_counts_at_once():
     model = model_of(graph_of(VIEW, BUY)).eval()
     later = [list(row) for row in VIEW]
