@@ -96,6 +96,22 @@ def test_tables_of_either_layout_work_together(
 
 
 @LAYOUTS
+@pytest.mark.parametrize("cut", [0, 1, 2500, 4999])
+def test_extended_it_is_as_added_to_and_misses_nothing(cut: int, dense: bool) -> None:
+    users, items, events = market(40, 30, 5000)
+    first, rest = [column[:cut] for column in events], [column[cut:] for column in events]
+    added, extended = (MacroGraph(users, items, *first, pull=50, push=10_000, dense=dense) for _ in range(2))
+    pairs = all_pairs(Log(users, items, 20))
+    added.add(*rest)
+    extended.extend(*rest)
+    assert_same(extended.features(*pairs), added.features(*pairs))
+    assert extended.missed == 0
+    extended.add(*rest)
+    added.add(*rest)
+    assert_same(extended.features(*pairs), added.features(*pairs))
+
+
+@LAYOUTS
 def test_results_do_not_depend_on_threads(dense: bool) -> None:
     users, items, events = market(3000, 2000, 400_000)
     before = torch.get_num_threads()

@@ -17,7 +17,7 @@ from macrorec.graph.columns import Features
 from macrorec.graph.events import Numbers, checked, repeats
 from macrorec.graph.groups import UNKNOWN, Groups
 from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of, empty_rows
-from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, with_nodes, with_room
+from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, longer_lists, with_nodes, with_room
 
 Floats = npt.NDArray[np.float64]
 
@@ -83,6 +83,14 @@ class MacroGraph:
 
         events = self._events(user_E, item_E, weight_E, time_E)
         self._advance(lambda done, need: macro_kernels.add(self._state, events, done, need), len(events.user_E))
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+
+    def extend(
+        self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
+    ) -> None:
+        """``add`` for very many events: everything is counted anew, and so nothing is missed."""
+        events = self._events(user_E, item_E, weight_E, time_E)
+        self._count(self.users, self.items, *longer_lists((self._state.users, self._state.items), events))
         self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
 
     def remove(

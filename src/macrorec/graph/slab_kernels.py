@@ -66,6 +66,31 @@ def move(old: Slabs, new: Slabs) -> None:
 
 
 @kernel
+def merge(slabs: Slabs, old_N: Array, key_M: Array, value_M: Array, time_M: Array) -> None:
+    """Put lists in the order of time whose first old_n entries are, and the others, too; equal times as they stand.
+
+    ``key_M``, ``value_M``, ``time_M`` are room for the other entries of any one list.
+    """
+    key, value, time = slabs.key, slabs.value, slabs.time
+    for n in range(len(old_N)):
+        first, a = slabs.start_N[n], old_N[n]
+        b = slabs.size_N[n] - a
+        if a == 0 or b == 0 or time[first + a - 1] <= time[first + a]:
+            continue
+        for e in range(b):
+            key_M[e], value_M[e], time_M[e] = key[first + a + e], value[first + a + e], time[first + a + e]
+        i, j = a - 1, b - 1
+        while j >= 0:
+            at = first + i + j + 1
+            if i >= 0 and time[first + i] > time_M[j]:
+                key[at], value[at], time[at] = key[first + i], value[first + i], time[first + i]
+                i -= 1
+            else:
+                key[at], value[at], time[at] = key_M[j], value_M[j], time_M[j]
+                j -= 1
+
+
+@kernel
 def sum_weights(slabs: Slabs, out_N: Array, lo: int, hi: int) -> None:
     """out_n = sum_e w_e over the events of n."""
     for n in range(lo, hi):

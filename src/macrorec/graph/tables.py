@@ -41,6 +41,12 @@ _BLOCKS_PER_THREAD = 8
 
 def lists(events: Events, n_users: int, n_items: int) -> tuple[Slabs, Slabs]:
     """The events of each user and of each item, by (time, arrival)."""
+    empty = (empty_slabs(max(n, 1), np.float32, timed=True) for n in (n_users, n_items))
+    return longer_lists((next(empty), next(empty)), events)
+
+
+def longer_lists(old: tuple[Slabs, Slabs], events: Events) -> tuple[Slabs, Slabs]:
+    """The lists ``old`` of users and of items with these events, too, by (time, arrival); ``old`` stays as it is."""
     from macrorec.graph import slab_kernels
 
     if (events.time_E[1:] < events.time_E[:-1]).any():
@@ -48,16 +54,21 @@ def lists(events: Events, n_users: int, n_items: int) -> tuple[Slabs, Slabs]:
         events = Events(*(column[order] for column in events))
     user_E, item_E, weight_E, time_E = events
 
-    def by_node(node_E: Ints, other_E: Ints, n: int) -> Slabs:
-        slabs = slabs_for(np.bincount(node_E, minlength=max(n, 1)), np.float32, timed=True)
+    def by_node(before: Slabs, node_E: Ints, other_E: Ints) -> Slabs:
+        added_N = np.bincount(node_E, minlength=len(before.size_N))
+        slabs = slabs_for(before.size_N + added_N, np.float32, timed=True)
+        slab_kernels.move(before, slabs)
         slab_kernels.fill(slabs, node_E, other_E, weight_E, time_E)
+        most = int(added_N.max(initial=0))
+        room = np.empty(most, np.int32), np.empty(most, np.float32), np.empty(most, np.int64)
+        slab_kernels.merge(slabs, before.size_N, *room)
         return slabs
 
     if torch.get_num_threads() == 1 or len(user_E) < _SERIAL:
-        return by_node(user_E, item_E, n_users), by_node(item_E, user_E, n_items)
+        return by_node(old[0], user_E, item_E), by_node(old[1], item_E, user_E)
     with ThreadPoolExecutor(1) as pool:
-        of_users = pool.submit(by_node, user_E, item_E, n_users)
-        of_items = by_node(item_E, user_E, n_items)
+        of_users = pool.submit(by_node, old[0], user_E, item_E)
+        of_items = by_node(old[1], item_E, user_E)
     return of_users.result(), of_items
 
 

@@ -81,6 +81,20 @@ class TypedMacroGraph:
             graph.add(*own)
         self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
 
+    def extend(
+        self,
+        user_E: Numbers,
+        item_E: Numbers,
+        weight_E: Numbers | None = None,
+        time_E: Numbers | None = None,
+        type_E: Numbers | None = None,
+    ) -> None:
+        """``add`` for very many events."""
+        events = self._checked(user_E, item_E, weight_E, time_E)
+        for graph, own in self._each(events, type_E):
+            graph.extend(*own)
+        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+
     def remove(
         self,
         user_E: Numbers,
