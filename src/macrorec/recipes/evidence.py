@@ -25,9 +25,9 @@ ABLATIONS = (
     "model.n_averaged=1",
     "model.hidden=[]",
 )
-"""What ``macrorec reproduce --ablations`` takes away, one by one: that the user has met the item, what such meetings led
-to, and all that other items say. With ``near`` of 0 no item is drawn for being near a user, with ``n_averaged`` of 1 the
-last weights score, and without hidden layers the network is linear."""
+"""What ``macrorec reproduce --ablations`` takes away, one by one: that the user has met the item, what such meetings
+led to, and all that other items say. With ``near`` of 0 no item is drawn for being near a user, with ``n_averaged`` of
+1 the last weights score, and without hidden layers the network is linear."""
 
 SWEEPS = {"model.discovery": "0,1,1.7,2.5"}
 """How much the user's own items lose where others are moved up."""
