@@ -154,7 +154,7 @@ class Log(Protocol):
         """
 
     def submit(self, entries: Sequence[Entry]) -> Future[Appended]:
-        """``append`` without waiting."""
+        """``append`` without waiting; it raises itself what is known at once, such as a queue that is full."""
 
     def read(self, after: int, limit: int) -> Batch:
         """At most ``limit`` entries with positions beyond ``after``. Raises LogCompacted, LogDamaged."""
