@@ -65,7 +65,7 @@ def test_a_full_queue_turns_away_at_once(lane: Make, threads: int) -> None:
         return list(await asyncio.gather(*held))
 
     assert asyncio.run(scene()) == [True] * (threads + 2)
-    assert one.shed == {"queue": 1, "wait": 0, "late": 0, "timeout": 0}
+    assert one.shed == {"queue": 1, "wait": 0, "loop": 0, "late": 0, "timeout": 0}
 
 
 def test_an_expected_wait_that_is_too_long_turns_away(lane: Make) -> None:

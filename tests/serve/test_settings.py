@@ -31,7 +31,7 @@ def test_loopback(host: str, local: bool) -> None:
 
 
 def test_a_public_address_needs_keys_or_consent() -> None:
-    with pytest.raises(ConfigError, match="--host 0[.]0[.]0[.]0 can be reached from other machines"):
+    with pytest.raises(ConfigError, match="can be reached from other machines"):
         check_bind("0.0.0.0", has_keys=False, open_to_all=False)
     assert check_bind("0.0.0.0", has_keys=True, open_to_all=False) is None
     assert check_bind("0.0.0.0", has_keys=False, open_to_all=True) is None

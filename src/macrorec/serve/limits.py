@@ -3,7 +3,8 @@
 Work that computes or waits for a disk runs in the threads of a lane. A request is turned away at once (503) where the
 lane's queue is full, or where it would probably wait too long: by Little's law, as many turns of the threads as stand
 before it, times what one has taken of late. What has waited too long all the same is not begun. So a lane under any
-load does work that somebody still waits for, and the others learn early when to come again.
+load does work that somebody still waits for, and the others learn early when to come again. Where requests come faster
+than the event loop can read them, their wait is there: ``Lag`` measures it, and it counts like the other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -27,14 +29,44 @@ _FORGET = 1.0
 must not turn everybody away for ever."""
 
 
+class Lag:
+    """How late the event loop is: what a request waits before the server so much as reads it."""
+
+    def __init__(self, interval: float = 0.01) -> None:
+        self.seconds = 0.0
+        """The least of the last three looks: a single stall, as by a compiler, is no overload."""
+        self._looks: deque[float] = deque([0.0] * 3, maxlen=3)
+        self._interval = interval
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Look every ``interval`` seconds from now on; to be called in the loop."""
+        self._look(asyncio.get_running_loop(), 0.0)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        now = loop.time()
+        self._looks.append(now - due if due else 0.0)
+        self.seconds = min(self._looks)
+        self._timer = loop.call_at(now + self._interval, self._look, loop, now + self._interval)
+
+
 class Lane:
     """Threads for one kind of work. ``run`` belongs to the event loop; counts may be read from anywhere."""
 
-    def __init__(self, name: str, threads: int, queue: int, wait: float, timeout: float) -> None:
-        """``wait``: longest expected wait; ``timeout``: longest stay, both in seconds."""
+    def __init__(
+        self, name: str, threads: int, queue: int, wait: float, timeout: float, lag: Lag | None = None
+    ) -> None:
+        """``wait``: longest expected wait; ``timeout``: longest stay, both in seconds; ``lag``: the loop's, if it
+        counts as a wait."""
         self.name, self.n_threads, self.queue, self.wait, self.timeout = name, threads, queue, wait, timeout
+        self.lag = lag
         self.busy = 0
-        self.shed = {"queue": 0, "wait": 0, "late": 0, "timeout": 0}
+        self.shed = {"queue": 0, "wait": 0, "loop": 0, "late": 0, "timeout": 0}
         """Requests turned away so far, by reason."""
         self.seconds = 0.0
         """What a job takes, moving average."""
@@ -64,6 +96,9 @@ class Lane:
         if self._jobs.qsize() >= self.queue + self.n_threads - self.busy:
             self.shed["queue"] += 1
             raise Problem("busy", "the queue is full", retry_after=max(1.0, self.expected_wait()))
+        if self.lag is not None and self.lag.seconds > self.wait:
+            self.shed["loop"] += 1
+            raise Problem("busy", "the server cannot keep up")
         expected = self.expected_wait()
         if expected > self.wait:
             if time.perf_counter() - self._last_end > _FORGET:
