@@ -26,6 +26,8 @@ _MOST = 20_000
 """Entries that are committed together, and what one caller gives more."""
 _PAGE = 100_000
 """Entries at a time for who subscribes late."""
+_LONGEST_GATHER = 0.002
+"""Seconds."""
 _MOST_BEHAVIORS = 60_000
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class SqliteLog(Log):
         self._change = threading.Condition()
         self._closed = False
         self._last_error: str | None = None
+        self._callers, self._wanted, self._took = 0, 1, 0.0
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
         self._thread.start()
 
@@ -224,7 +227,8 @@ class SqliteLog(Log):
                 raise LogUnavailable(f"{self._n_waiting:,} entries wait to be written to the log already; try again")
             self._waiting.append((work, future))
             self._n_waiting += n
-            self._change.notify()
+            if len(self._waiting) >= self._wanted:
+                self._change.notify()
 
     def _call(self, function: Callable[[], T]) -> T:
         """Have the writer's thread do something, in its turn."""
@@ -241,6 +245,7 @@ class SqliteLog(Log):
                     if wait is not None and wait <= 0:
                         break
                     self._change.wait(wait)
+                self._gather()
                 group = self._taken()
                 if not group and self._closed:
                     return
@@ -252,6 +257,20 @@ class SqliteLog(Log):
                     self._attempt(self._writer.flush)
                     due = None
             self._attempt(self._writer.tidy)
+
+    def _gather(self) -> None:
+        """Wait a little for those who were in the last group: they come back one by one as they hear of it.
+
+        Without it the first to come back would have a flush to itself while the others wait for the next one.
+        """
+        until = time.monotonic() + min(_LONGEST_GATHER, self._took / 4)
+        self._wanted = self._callers
+        while 0 < len(self._waiting) < self._wanted and not self._closed:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._change.wait(left)
+        self._wanted = 1
 
     def _taken(self) -> list[tuple[Given | Callable[[], Any], Future[Any]]]:
         """What is done next: one call, or entries of many callers."""
@@ -283,6 +302,7 @@ class SqliteLog(Log):
                 future.set_result(result)
             return
         given = [one for one, _ in group if isinstance(one, Given)]
+        began = time.monotonic()
         try:
             added, batch = self._writer.add(given)
         except BaseException as error:
@@ -291,6 +311,7 @@ class SqliteLog(Log):
                 future.set_exception(error)
             return
         self._last_error = None
+        self._callers, self._took = len(group), time.monotonic() - began
         if batch is not None:
             self._publish(batch)
         for one, n, (_, future) in zip(given, added, group, strict=True):
