@@ -176,7 +176,10 @@ class Log(Protocol):
         """
 
     def compact(self, before: int) -> None:
-        """Drop entries at positions below ``before``, which a snapshot covers; their keys and offsets stay known."""
+        """Drop entries at positions below ``before``, which a snapshot covers; their keys and offsets stay known.
+
+        Some below ``before`` may stay, where they lie together with others.
+        """
 
     def health(self) -> LogHealth:
         """How the log is; never blocks for long."""

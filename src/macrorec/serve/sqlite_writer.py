@@ -28,7 +28,7 @@ JOURNAL = 8 << 20
 """Bytes of the write-ahead log beyond which it is carried over."""
 STEP = 8 << 20
 """Bytes that are compacted, or vacuumed, before others may write again."""
-_FEW_KEYS = 1 << 16
+FEW_KEYS = 1 << 16
 _SYNCHRONOUS = {"fsync": "FULL", "interval": "NORMAL", "none": "OFF"}
 
 
@@ -227,7 +227,7 @@ class Writer:
         """The last position of the compacted chunks that have keys enough; one that has not is joined to the next."""
         query = "SELECT first, length(body) FROM chunk WHERE last <= ? ORDER BY last DESC LIMIT 1"
         row = self._db.execute(query, (self.compacted,)).fetchone()
-        return self.compacted if row is None or row[1] > _FEW_KEYS * chunks.KEY_BYTES else row[0] - 1
+        return self.compacted if row is None or row[1] > FEW_KEYS * chunks.KEY_BYTES else row[0] - 1
 
     def _dropped_keys(self, compacted: int) -> int:
         """Drop the oldest of the compacted chunks whose keys are beyond what is remembered; the floor then."""
