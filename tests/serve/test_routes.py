@@ -82,6 +82,8 @@ def test_ids_of_any_text_reach_the_service_as_they_are(http: Running, fake: Fake
         ("/api/recommend/ann?only=%FF", 422),
         ("/api/recommend/ann?only=%00", 422),
         ("/api/recommend/ann?only=" + "a" * 257, 422),
+        ("/api/recommend/ann?" + "&".join(["only=i1"] * 100), 200),
+        ("/api/recommend/ann?" + "&".join(["only=i1"] * 101), 422),
         ("/api/recommend/ann?" + "&".join(["only=i1"] * 1_500), 422),
         ("/api/model?x=1", 422),
         ("/api/map?n=20001", 422),

@@ -55,13 +55,20 @@ VERBS: dict[str, tuple[str, str]] = {
     "explain": ("explain:explain", "Say what carried a score, or what a user's items are known by"),
     "weights": ("explain:weights", "Tell how a model weighs the edges of each behaviour"),
     "clusters": ("clusters:clusters", "Show the clusters that a model has found, and who prefers them"),
+    "serve": ("serve:serve", "Answer requests over HTTP, and count every event at once"),
+    "keys": ("serve:keys", "Make, list, and remove the keys of the server's clients"),
     "models": ("about:models", "List the models and their settings"),
     "metrics": ("about:metrics", "List the metrics and their definitions"),
     "doctor": ("about:doctor", "Check this installation and machine"),
 }
 """Verb -> (module inside this package ":" name of a function or Typer, one line of help)."""
 
-EXTRAS = {"optuna": "tune", "matplotlib": "report", "tensorboard": "track"}
+EXTRAS = {
+    "optuna": "tune",
+    "matplotlib": "report",
+    "tensorboard": "track",
+    **dict.fromkeys(("fastapi", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client", "faiss"), "serve"),
+}
 """Optional package -> the extra that installs it."""
 
 DISK_ERRORS = {

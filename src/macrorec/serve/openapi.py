@@ -25,6 +25,7 @@ from macrorec.serve.messages import (
     Stored,
 )
 from macrorec.serve.problems import KINDS
+from macrorec.serve.routes import MOST_FILTERED
 
 ID = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": PATTERN}
 ITEMS = [{"item_id": "i7", "score": 0.83, "rank": 1}, {"item_id": "i2", "score": 0.61, "rank": 2}]
@@ -45,7 +46,12 @@ def flag(name: str, text: str) -> dict[str, Any]:
 
 def several(name: str, text: str) -> dict[str, Any]:
     """A query parameter that may be repeated."""
-    return {"name": name, "in": "query", "description": text, "schema": {"type": "array", "items": ID, "maxItems": 100}}
+    return {
+        "name": name,
+        "in": "query",
+        "description": text,
+        "schema": {"type": "array", "items": ID, "maxItems": MOST_FILTERED},
+    }
 
 
 HEADERS = {

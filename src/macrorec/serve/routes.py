@@ -12,6 +12,8 @@ from macrorec.serve.exchange import Exchange, Operation, Reply, Shared, check_id
 from macrorec.serve.messages import Answered, RankBody, RankedItem
 from macrorec.serve.problems import Problem
 
+MOST_FILTERED = 100
+"""Ids or categories of one filter: it is written into the URL."""
 _RANK = msgspec.json.Decoder(RankBody)
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _RECOMMEND = {
@@ -35,6 +37,8 @@ async def recommend(shared: Shared, exchange: Exchange) -> Reply:
     wanted: dict[str, Any] = {}
     for name, plural in (("category", "categories"), ("only", "only"), ("exclude", "exclude")):
         if name in query:
+            if len(query[name]) > MOST_FILTERED:
+                raise Problem("invalid", f"{name} may be given {MOST_FILTERED} times", parameter=name)
             wanted[plural] = [check_id(text, name) for text in query[name]]
     for name in ("seen", "reasons"):
         if name in query:

@@ -1,0 +1,198 @@
+"""Which verbs run the live service? The server itself, and the keys that its clients show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from macrorec.cli.options import Json, group
+from macrorec.cli.output import answer, note, table
+from macrorec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from macrorec.serve.settings import Settings
+
+KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file of keys; made if it is not there.")]
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle: macrorec export.")],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Where the event log and snapshots are kept.")
+    ] = Path("macrorec-data"),
+    api_keys: Annotated[
+        Path | None, typer.Option("--api-keys", metavar="FILE", help="Ask for keys: macrorec keys make FILE NAME.")
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Listen on a public address without keys: anybody reads and writes.")
+    ] = False,
+    durability: Annotated[
+        str, typer.Option("--durability", help="When an event counts as stored: fsync, interval, or none.")
+    ] = "fsync",
+    interval_ms: Annotated[
+        int, typer.Option("--interval-ms", min=1, help="With durability interval: between two writes to the disk.")
+    ] = 100,
+    bundles: Annotated[
+        Path | None,
+        typer.Option("--bundles", metavar="DIR", help="Bundles that reload may name; by default those beside BUNDLE."),
+    ] = None,
+    deadline_ms: Annotated[
+        int, typer.Option("--deadline-ms", min=1, help="What a request may take until stages are left out.")
+    ] = 100,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that answer requests.")] = 4,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Requests per second that each key may make; any number by default.")
+    ] = None,
+    drain_seconds: Annotated[
+        float, typer.Option("--drain", help="Seconds after SIGTERM in which requests are still taken, but not ready.")
+    ] = 0.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line per request on standard error.")] = False,
+    json: Json = False,
+) -> None:
+    """Answer requests over HTTP, and count every event at once.
+
+    Ends on SIGTERM or Ctrl-C: ready says 503 first, requests in flight finish, events are on disk; exit code 0.
+
+    Example: macrorec serve shop.bundle --port 8000 --data shop-data --api-keys keys.json
+    """
+    from macrorec.serve import auth
+    from macrorec.serve.server import bind
+    from macrorec.serve.settings import Settings, check_bind
+
+    known = auth.Keys(api_keys)
+    hosts = check_bind(host, has_keys=known.required, open_to_all=open_to_all)
+    settings = Settings(
+        deadline_ms=deadline_ms,
+        threads=threads,
+        rate=rate,
+        drain_seconds=drain_seconds,
+        bundles=(bundles or bundle.resolve().parent),
+        hosts=hosts,
+    )
+    if durability not in ("fsync", "interval", "none"):
+        raise ConfigError(f"--durability is {durability!r}; allowed are fsync, interval, none")
+    bound = bind(host, port)
+    with bound:
+        address = f"[{host.strip('[]')}]" if ":" in host else host
+        url = f"http://{address}:{bound.getsockname()[1]}"
+        _run(bundle, data, durability, interval_ms, settings, known, bound, url, quiet, json)
+
+
+def _run(
+    bundle: Path,
+    data: Path,
+    durability: Any,
+    interval_ms: int,
+    settings: Settings,
+    known: Any,
+    bound: Any,
+    url: str,
+    quiet: bool,
+    json: bool,
+) -> None:
+    import torch
+
+    from macrorec import files
+    from macrorec.serve.http import create_app
+    from macrorec.serve.request_log import RequestLog
+    from macrorec.serve.server import serve as run
+    from macrorec.serve.service import Service
+    from macrorec.serve.sqlite_log import SqliteLog
+
+    torch.set_num_threads(1)  # requests run beside each other; threads inside each would only wait for one another
+    with files.told(data):
+        data.mkdir(parents=True, exist_ok=True)
+    log = SqliteLog(data / "log.sqlite", durability=durability, interval_ms=interval_ms)
+    try:
+        service = Service(bundle, log, data / "snapshots")
+        try:
+            version = service.model()["version"]
+
+            def tell() -> None:
+                result = {"url": url, "version": version, "durability": durability, "keys": len(known)}
+                answer(result, json, [f"{bundle}, version {version}, at {url}; {durability}; {_guarded(known)}"])
+                sys.stdout.flush()
+
+            app = create_app(service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr))
+            run(app, bound, tell)
+        finally:
+            service.close()
+    finally:
+        log.close()
+
+
+def _guarded(known: Any) -> str:
+    if not known.required:
+        return "no keys, no admin routes"
+    return f"{len(known)} key{'s' * (len(known) != 1)}, admin routes {'on' if known.has_admin else 'off'}"
+
+
+keys = group("The keys that clients of the live service show; the file holds their hashes alone.")
+
+
+@keys.command("make")
+def make(
+    file: KeyFile,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who will use it; not secret.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May load models, too.")] = False,
+    rate: Annotated[float | None, typer.Option("--rate", help="Requests per second that it may make.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a key and print it, once: the file keeps a hash, from which it cannot be told again.
+
+    Example: macrorec keys make keys.json shop
+    """
+    from macrorec.serve import auth
+
+    key = auth.make(file, name, "admin" if admin else "client", rate)
+    answer({"key": key, "name": name, "role": "admin" if admin else "client"}, json, [key])
+    note(f"{name} is in {file}; a server that runs with it lets it in within seconds")
+
+
+@keys.command("list")
+def list_keys(file: KeyFile, json: Json = False) -> None:
+    """List the keys in a file: names, roles, rates; nobody can list the keys themselves.
+
+    Example: macrorec keys list keys.json
+    """
+    from datetime import UTC, datetime
+
+    from macrorec.serve import auth
+
+    rows = [
+        {
+            "name": key.name,
+            "role": key.role,
+            "rate": key.rate,
+            "created": f"{datetime.fromtimestamp(key.created, UTC):%Y-%m-%d}",
+        }
+        for key in auth.load(file)
+    ]
+    head = ["name", "role", "rate", "created"]
+    cells = [["any" if row[column] is None else row[column] for column in head] for row in rows]
+    answer({"keys": rows}, json, table([head, *cells]))
+
+
+@keys.command("remove")
+def remove(
+    file: KeyFile,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As macrorec keys list shows it.")],
+    json: Json = False,
+) -> None:
+    """Take a key out of a file.
+
+    Example: macrorec keys remove keys.json shop
+    """
+    from macrorec.serve import auth
+
+    auth.remove(file, name)
+    answer(
+        {"removed": name},
+        json,
+        [f"{name} is not in {file} any more; a server that runs with it shuts it out within seconds"],
+    )
