@@ -361,7 +361,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=steps)
 def test_it_is_what_a_list_would_be(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]) -> None:
     log = SqliteLog(tmp_path_factory.mktemp("log") / "log.sqlite", "none")

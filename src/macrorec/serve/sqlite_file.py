@@ -4,7 +4,7 @@
     name    code, name (of behaviours), sum
     offset  source, first, last, sum: ranges of known offsets
     meta    name, value, sum: ``format``; ``secret``; ``compacted``, the position up to which entries are gone;
-            ``floor``, the position up to which their keys are gone, too
+            ``floor``, the position up to which their keys are gone, too; ``names``, a copy of those
 
 Beside it ``.lock`` keeps other processes out, and ``.acknowledged`` holds the last position that was acknowledged:
 where the log ends before it, something was lost, even if SQLite, which drops the damaged end of its journal, says
@@ -142,7 +142,10 @@ def examine(db: sqlite3.Connection, small: int) -> Content:
     """Read all of it, and check it; ``small``: chunks that span fewer positions may be joined."""
     content = Content()
     try:
-        content.faults += [row[0] for row in db.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
+        told = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
+        if told != ["ok"]:
+            content.faults.append(f"SQLite says: {' '.join(' '.join(told).split())[:200]}")
+            return content
         _examine_meta(db, content)
         _examine_chunks(db, content, small)
         _examine_offsets(db, content)
@@ -150,8 +153,8 @@ def examine(db: sqlite3.Connection, small: int) -> Content:
         if primary(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
             raise
         content.faults.append(str(error))
-    except LogDamaged as damaged:
-        content.faults.append(str(damaged))
+    except LogDamaged as error:
+        content.faults.append(str(error))
     return content
 
 

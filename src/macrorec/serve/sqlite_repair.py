@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from macrorec.files import flush
 from macrorec.serve import chunks, sqlite_file
@@ -51,12 +54,16 @@ def _copied(old: sqlite3.Connection, new: sqlite3.Connection, path: Path, faults
         report.append("its secret is lost: users forgotten before are known to snapshots alone")
     sqlite_file.create(new, path, meta.get("secret") or os.urandom(16))
     new.execute("BEGIN IMMEDIATE")
-    sound = {row[0]: row[1] for row in _rows(old, "name") if sqlite_file.row_sum(*row[:2]) == row[2]}
+    copies = dict(enumerate(msgspec.json.decode(meta.get("names", b"[]"))))
+    sound = copies | {row[0]: row[1] for row in _rows(old, "name") if sqlite_file.row_sum(*row[:2]) == row[2]}
+    names: list[str] = []
     for code in range(max(sound, default=-1) + 1):
         name = sound.get(code, f"unknown-{code}")
         if code not in sound:
             report.append(f"the name of a behaviour is lost; it is {name!r} now")
         new.execute("INSERT INTO name VALUES (?, ?, ?)", (code, name, sqlite_file.row_sum(code, name)))
+        names.append(name)
+    sqlite_file.put_meta(new, "names", msgspec.json.encode(names))
     lost_offsets = False
     for row in _rows(old, "offset"):
         if sqlite_file.row_sum(*row[:3]) == row[3]:
@@ -100,7 +107,7 @@ def _sound_chunks(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
                     yield first, last, body
                 after = last
             return
-        except (sqlite3.DatabaseError, TypeError, OverflowError):
+        except (sqlite3.DatabaseError, TypeError, OverflowError, struct.error):
             after = _beyond(db, after)
 
 

@@ -171,6 +171,8 @@ class Writer:
             row = (code, name, sqlite_file.row_sum(code, name))
             self._db.execute("INSERT OR REPLACE INTO name VALUES (?, ?, ?)", row)
             self.names[code:] = [name]  # where the transaction fails, the next one overwrites it
+        if codes is not self._codes:
+            sqlite_file.put_meta(self._db, "names", msgspec.json.encode(self.names))
 
     def _reached(self, last: int) -> None:
         self.last = last
