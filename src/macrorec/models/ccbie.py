@@ -257,7 +257,7 @@ class CCBIE(TwoTower):
             self.own.settle()
         return super().train(mode)
 
-    def fold_in_vectors(self, history: Edges) -> Tensor:
+    def folding(self) -> Callable[[Edges], Tensor]:
         """User vectors (B, Z) of new users, who go down their share of (10) while items, centres and MLPs stand.
 
         What training draws, in expectation: a user's H pairs, and all other items, each with the weight of a negative
@@ -266,17 +266,21 @@ class CCBIE(TwoTower):
         """
         items_IZ = self.encode()[1].detach()
         gram_ZZ, unit_ID = items_IZ.T @ items_IZ, normalize(self.items_ID.detach(), dim=-1)
-        start_B = history.start_U.to(items_IZ.device)
-        vectors_BZ = items_IZ.new_zeros(len(start_B) - 1, items_IZ.shape[1])
-        for first, last in _blocks(history.start_U, _PAIRS_AT_ONCE):
-            own_E = history.item_E[history.start_U[first] : history.start_U[last]].to(items_IZ.device)
-            size_B = start_B[first : last + 1].diff()
-            row_E = torch.arange(last - first, device=items_IZ.device).repeat_interleave(size_B)
-            sums_BD = unit_ID.new_zeros(last - first, unit_ID.shape[1]).index_add(0, row_E, unit_ID[own_E])
-            loss = self._own_loss(items_IZ[own_E], row_E, size_B, gram_ZZ)
-            users_BD = descend(loss, normalize(sums_BD, dim=-1), steps=FOLD_STEPS, lr=FOLD_RATE)
-            vectors_BZ[first:last] = self.user_vectors(users_BD).detach() * (size_B > 0)[:, None]
-        return vectors_BZ
+
+        def fold(history: Edges) -> Tensor:
+            start_B = history.start_U.to(items_IZ.device)
+            vectors_BZ = items_IZ.new_zeros(len(start_B) - 1, items_IZ.shape[1])
+            for first, last in _blocks(history.start_U, _PAIRS_AT_ONCE):
+                own_E = history.item_E[history.start_U[first] : history.start_U[last]].to(items_IZ.device)
+                size_B = start_B[first : last + 1].diff()
+                row_E = torch.arange(last - first, device=items_IZ.device).repeat_interleave(size_B)
+                sums_BD = unit_ID.new_zeros(last - first, unit_ID.shape[1]).index_add(0, row_E, unit_ID[own_E])
+                loss = self._own_loss(items_IZ[own_E], row_E, size_B, gram_ZZ)
+                users_BD = descend(loss, normalize(sums_BD, dim=-1), steps=FOLD_STEPS, lr=FOLD_RATE)
+                vectors_BZ[first:last] = self.user_vectors(users_BD).detach() * (size_B > 0)[:, None]
+            return vectors_BZ
+
+        return fold
 
     def _own_loss(self, own_EZ: Tensor, row_E: Tensor, size_B: Tensor, gram_ZZ: Tensor) -> Callable[[Tensor], Tensor]:
         """Each new user's share of (10), given the item's side of their pairs."""

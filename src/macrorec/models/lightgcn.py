@@ -19,6 +19,7 @@ M = 1 + J with the user.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,7 +90,7 @@ class LightGCN(TwoTower):
         l2 = l2_rows(first.view(*nodes_BM.shape, -1))
         return {"bpr": bpr(score_BJ[:, 0], score_BJ[:, 1:]), "l2": self.config.l2 * l2}
 
-    def fold_in_vectors(self, history: Edges) -> Tensor:
+    def folding(self) -> Callable[[Edges], Tensor]:
         """(7) and (8) for a new user with items H, over the frozen layers of items and without a layer 0 of its own.
 
         e_u = 1/(L + 1) sum_{l=0..L-1} sum_{i in H} e_i^(l) / sqrt(|H| |N_i|), shape (B, D); an item without
@@ -97,12 +98,17 @@ class LightGCN(TwoTower):
         """
         n_layers, device = self.config.n_layers, self.vectors_ND.device
         if n_layers == 0:
-            return super().fold_in_vectors(history)
+            return super().folding()
         layers_ID = n_layers * layer_mean(self.adjacency, self.vectors_ND, n_layers - 1)[self.n_users :]
         degree_I = self.adjacency.start_M.diff()[self.n_users :].clamp(min=1)
-        user_E, item_E, size_B = history.user_E.to(device), history.item_E.to(device), history.start_U.to(device).diff()
-        message_ED = layers_ID[item_E] * (size_B[user_E] * degree_I[item_E]).to(layers_ID.dtype).rsqrt()[:, None]
-        return layers_ID.new_zeros(len(size_B), layers_ID.shape[1]).index_add_(0, user_E, message_ED) / (n_layers + 1)
+
+        def fold(history: Edges) -> Tensor:
+            user_E, item_E, start_B = (x.to(device) for x in (history.user_E, history.item_E, history.start_U))
+            value_E = (start_B.diff()[user_E] * degree_I[item_E]).to(layers_ID.dtype).rsqrt()
+            sums_BD = layers_ID.new_zeros(len(start_B) - 1, layers_ID.shape[1])
+            return sums_BD.index_add_(0, user_E, layers_ID[item_E] * value_E[:, None]) / (n_layers + 1)
+
+        return fold
 
 
 MODEL = LightGCN

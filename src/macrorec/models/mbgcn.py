@@ -31,6 +31,7 @@ or items of a batch; Z = (2 + R) D.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -191,17 +192,21 @@ class MBGCN(TwoTower):
             torch.cat([_rows(self.items_ID, items_K), messages[1], *item_parts], 1),
         )
 
-    def fold_in_vectors(self, history: Edges) -> Tensor:
+    def folding(self) -> Callable[[Edges], Tensor]:
         """Vectors (B, Z) of new users with target items alone: p is zero, and the graph stays as it was."""
         target, device, items_ID = len(self.behaviors) - 1, self.items_ID.device, self.items_ID
-        size_B1 = history.start_U.diff().to(device).clamp(min=1)[:, None]
-        shape = (len(size_B1), self.n_items)
-        own = SparseMatrix(history.user_E, history.item_E, torch.ones(len(history)), shape).to(device)
         co_ID = self.co_interacted(target, items_ID, spmm(self.pattern(target), items_ID))
-        mean_BD = spmm(own, items_ID) / size_B1
-        y_BD, z_BD = self.match(target, mean_BD, spmm(own, co_ID) / size_B1 @ self.relevance_RDD[target])
-        nothing = [torch.zeros_like(z_BD)] * target
-        return torch.cat([y_BD, mean_BD @ self.weight_DD, *nothing, z_BD], 1)
+
+        def fold(history: Edges) -> Tensor:
+            size_B1 = history.start_U.diff().to(device).clamp(min=1)[:, None]
+            shape = (len(size_B1), self.n_items)
+            own = SparseMatrix(history.user_E, history.item_E, torch.ones(len(history)), shape).to(device)
+            mean_BD = spmm(own, items_ID) / size_B1
+            y_BD, z_BD = self.match(target, mean_BD, spmm(own, co_ID) / size_B1 @ self.relevance_RDD[target])
+            nothing = [torch.zeros_like(z_BD)] * target
+            return torch.cat([y_BD, mean_BD @ self.weight_DD, *nothing, z_BD], 1)
+
+        return fold
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         items_BJ = torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)

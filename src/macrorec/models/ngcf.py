@@ -22,6 +22,7 @@ negatives, M = 1 + J with the user; K distinct nodes of a batch; Z = (L + 1) D.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,27 +138,33 @@ class NGCF(TwoTower):
         layers.append(normalize(dropout(last_KD, share, generator)))
         return torch.cat(layers, 1)
 
-    def fold_in_vectors(self, history: Edges) -> Tensor:
+    def folding(self) -> Callable[[Edges], Tensor]:
         """(7) and (9) for new users, shape (B, Z), over the frozen layers of items; e^(0) is zero.
 
         An item without users in train counts as if it had one.
         """
         device, released = self.vectors_ND.device, self.config.matrix == "released"
-        size_B, degree_I = history.start_U.diff(), self.adjacency.start_M.diff()[self.n_users :].clamp(min=1).cpu()
-        degree_E = size_B[history.user_E] + 1 if released else size_B[history.user_E] * degree_I[history.item_E]
-        value_E = degree_E.float().reciprocal() if released else degree_E.float().rsqrt()
-        own = SparseMatrix(history.user_E, history.item_E, value_E, (len(size_B), self.n_items)).to(device)
-        layer_ND: Tensor = self.vectors_ND
-        new_BD = layer_ND.new_zeros(len(size_B), self.config.dim)
-        layers = [new_BD]
-        for number in range(self.config.n_layers):
-            near_BD = spmm(own, layer_ND[self.n_users :])
-            if released:
-                near_BD = near_BD + new_BD / (size_B[:, None].to(device) + 1)
-            new_BD = self.layer(number, new_BD, near_BD)
-            layers.append(normalize(new_BD))
-            layer_ND = self.layer(number, layer_ND, spmm(self.adjacency, layer_ND))
-        return torch.cat(layers, 1)
+        degree_I = self.adjacency.start_M.diff()[self.n_users :].clamp(min=1).cpu()
+        nodes_ND: list[Tensor] = [self.vectors_ND]
+        for number in range(self.config.n_layers - 1):
+            nodes_ND.append(self.layer(number, nodes_ND[-1], spmm(self.adjacency, nodes_ND[-1])))
+
+        def fold(history: Edges) -> Tensor:
+            size_B = history.start_U.diff()
+            degree_E = size_B[history.user_E] + 1 if released else size_B[history.user_E] * degree_I[history.item_E]
+            value_E = degree_E.float().reciprocal() if released else degree_E.float().rsqrt()
+            own = SparseMatrix(history.user_E, history.item_E, value_E, (len(size_B), self.n_items)).to(device)
+            new_BD = self.vectors_ND.new_zeros(len(size_B), self.config.dim)
+            layers = [new_BD]
+            for number in range(self.config.n_layers):
+                near_BD = spmm(own, nodes_ND[number][self.n_users :])
+                if released:
+                    near_BD = near_BD + new_BD / (size_B[:, None].to(device) + 1)
+                new_BD = self.layer(number, new_BD, near_BD)
+                layers.append(normalize(new_BD))
+            return torch.cat(layers, 1)
+
+        return fold
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         items_BJ = self.n_users + torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
