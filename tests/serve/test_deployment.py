@@ -5,12 +5,15 @@ import pytest
 import torch
 from tests.test_bundle import log, saved
 
-from macrorec import files
+from macrorec import files, models
 from macrorec.bundle import MANIFEST, Bundle
+from macrorec.data.log import Behavior, Interactions
 from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError
 from macrorec.graph.bipartite import build, edges_of
+from macrorec.serve.canary import Canary
 from macrorec.serve.deployment import Deployment
+from macrorec.serve.retrieve import Exact
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -89,3 +92,37 @@ def test_damage_is_found_on_loading(tmp_path: Path) -> None:
     (folder / "ranker" / "weights.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match=r"weights.safetensors is damaged"):
         Deployment.load(folder)
+
+
+def test_a_large_catalogue_is_searched_by_an_index_that_is_kept_beside_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from macrorec.serve import deployment as module
+
+    random = np.random.default_rng(0)
+    pairs = np.unique(random.integers(0, [300, 3_000], size=(9_000, 2)), axis=0)
+    zeros = np.zeros(len(pairs), dtype=np.int8)
+    user, item = pairs.astype(np.int32).T
+    many = Interactions(Vocab(np.arange(300)), Vocab(np.arange(3_000)), (Behavior(name="buy"),), user, item, zeros)
+    graph = build(many)
+    model = models.load("bpr").from_graph(models.load("bpr").Config(), graph, torch.Generator().manual_seed(0))
+    folder = Bundle.save(tmp_path / "shop", model, graph, many.users, many.items)
+    exact = Deployment.load(folder)
+    assert exact.index_health() is None and isinstance(exact.retriever, Exact)
+    monkeypatch.setattr(module, "SMALL", 3_000)
+    assert Deployment.load(folder, index="exact").index_health() is None
+    for how in ("built in", "read from"):
+        deployment = Deployment.load(folder)
+        assert isinstance(deployment.retriever, Canary) and deployment.retriever.wait(60)
+        health = deployment.index_health()
+        assert health is not None and health.reason.startswith(how) and health.kind == "ivf-sq8"
+        deployment.warm_up()
+        for mine, right in zip(
+            deployment.retriever.search(deployment.vector(7)[None], 20),
+            exact.retriever.search(exact.vector(7)[None], 20),
+            strict=True,
+        ):
+            assert len(np.intersect1d(mine, right)) >= 19
+        deployment.close()
+        assert deployment.index_health().state == "closed"
+    assert [path.name[:6] for path in (tmp_path / "shop.index").iterdir()] == ["index-"]

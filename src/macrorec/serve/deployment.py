@@ -5,13 +5,16 @@ Shape letters: U users, I items of the retrieving bundle, D embedding, H items o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from macrorec import files, weights
 from macrorec.answers import folds
@@ -19,9 +22,13 @@ from macrorec.api import Ranker, TwoTower
 from macrorec.bundle import MANIFEST, Bundle, ranker_of
 from macrorec.errors import DataError
 from macrorec.eval.ranking import evaluating
-from macrorec.graph.bipartite import edges_of
+from macrorec.graph.bipartite import Edges, edges_of
+from macrorec.serve.canary import Canary, CanaryConfig, IndexHealth
+from macrorec.serve.index import cached
 from macrorec.serve.retrieve import Drop, Exact, Floats, Numbers, Retriever, ScoreRetriever, nearest
 
+SMALL = 50_000
+"""Items from which an index is worth its while: fewer are searched exactly in about a millisecond."""
 How = Literal["model", "fold_in"]
 
 
@@ -40,6 +47,7 @@ class Deployment:
     """One version: loaded, verified, and never changed, but for items appended to its search."""
 
     folder: Path
+    """Of the bundle."""
     version: str
     """The first 12 digits of the SHA-256 of the bundle's manifest, which covers every file."""
     retriever_bundle: Bundle
@@ -48,7 +56,9 @@ class Deployment:
     users_UD: Floats | None
     """The user vectors of the fit; None for a model without vectors."""
     retriever: Retriever | None
-    """The search over item vectors; None for a model without."""
+    """The search over item vectors, exact or under a canary; None for a model without."""
+    folding: Callable[[Edges], Tensor] | None
+    """Makes user vectors of histories; None for a model without."""
     scores: ScoreRetriever | None
     """Whole rows of scores, for a model without vectors that is no ranker."""
     ranker_items_I: Numbers
@@ -57,8 +67,19 @@ class Deployment:
     """The ranker's number of each user of the retrieving bundle, likewise."""
 
     @staticmethod
-    def load(folder: str | Path) -> Deployment:
-        """The bundle in ``folder``, verified. Raises DataError for what is missing, damaged, or no ranker."""
+    def load(
+        folder: str | Path,
+        *,
+        index: Literal["auto", "exact"] = "auto",
+        cache: Path | None = None,
+        threads: int = 1,
+        canary: CanaryConfig | None = None,
+    ) -> Deployment:
+        """The bundle in ``folder``, verified. Raises DataError for what is missing, damaged, or no ranker.
+
+        With ``auto``, ``SMALL`` items and more are searched by an approximate index. It is made in the background, on
+        so many ``threads``, and kept in ``cache``, by default the folder beside the bundle's with .index at its end.
+        """
         place = Path(folder)
         bundle = Bundle.load(place)
         version = files.sha256(place / MANIFEST)[:12]
@@ -69,16 +90,29 @@ class Deployment:
             ranker = bundle if isinstance(bundle.model, Ranker) else None
         if ranker is not None and not isinstance(ranker.model, Ranker):
             raise DataError(f"{inner} cannot rank: its model is no ranker")
-        users_UD, retriever, scores = None, None, None
+        users_UD, retriever, folding = None, None, None
         if isinstance(bundle.model, TwoTower):
             vectors = weights.read(place / "vectors.safetensors")
             users_UD = _fitting(vectors["users_UD"], len(bundle.users), place)
-            retriever = Exact(_fitting(vectors["items_ID"], len(bundle.items), place))
-        elif not isinstance(bundle.model, Ranker):
-            scores = ScoreRetriever(bundle.model)
+            items_ID = _fitting(vectors["items_ID"], len(bundle.items), place)
+            with evaluating(bundle.model):
+                folding = bundle.model.folding()
+            retriever = _search(items_ID, users_UD, place, index, cache, threads, canary)
+        rows = not isinstance(bundle.model, TwoTower | Ranker)
+        scores = ScoreRetriever(bundle.model) if rows else None
         items_I = np.full(len(bundle.items), -1) if ranker is None else ranker.items.numbers(bundle.items.ids)
         users_U = np.full(len(bundle.users), -1) if ranker is None else ranker.users.numbers(bundle.users.ids)
-        return Deployment(place, version, bundle, ranker, users_UD, retriever, scores, items_I, users_U)
+        found = users_UD, retriever, folding, scores
+        return Deployment(place, version, bundle, ranker, *found, items_I, users_U)
+
+    def index_health(self) -> IndexHealth | None:
+        """How the approximate index does; None where search is exact anyway."""
+        return self.retriever.health() if isinstance(self.retriever, Canary) else None
+
+    def close(self) -> None:
+        """End what runs in the background; requests under way still get their answers."""
+        if isinstance(self.retriever, Canary):
+            self.retriever.close()
 
     def retrieve(
         self,
@@ -126,11 +160,10 @@ class Deployment:
 
     def fold_in(self, history: Numbers) -> Floats:
         """The vector (D,) of somebody with these items (distinct numbers of the fit)."""
-        model = self.retriever_bundle.model
-        assert isinstance(model, TwoTower)
+        assert self.folding is not None, "only a model with vectors folds in to one"
         edges = edges_of(np.zeros_like(history), history, 1, len(self.retriever_bundle.items))
-        with evaluating(model):
-            vector_D: Floats = model.fold_in_vectors(edges)[0].float().numpy()
+        with evaluating(self.retriever_bundle.model):
+            vector_D: Floats = self.folding(edges)[0].float().numpy()
         return vector_D
 
     def warm_up(self) -> None:
@@ -146,6 +179,24 @@ class Deployment:
         if self.ranker_bundle is not None:
             with evaluating(self.ranker_bundle.model):
                 self.ranker_bundle.model.score(torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long))
+
+
+def _search(
+    items_ID: Floats,
+    users_UD: Floats,
+    place: Path,
+    index: str,
+    cache: Path | None,
+    threads: int,
+    canary: CanaryConfig | None,
+) -> Retriever:
+    """The search over item vectors."""
+    exact = Exact(items_ID)
+    if index == "exact" or exact.n_items < SMALL:
+        return exact
+    kept = cache or place.with_name(f"{place.name}.index")
+    key = files.sha256(place / "vectors.safetensors")
+    return Canary(exact, partial(cached, exact, users_UD, kept, key, threads=threads), canary)
 
 
 def _fitting(vectors: torch.Tensor, n: int, place: Path) -> npt.NDArray[np.float32]:
