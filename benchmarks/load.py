@@ -203,3 +203,50 @@ class _Connection(asyncio.Protocol):
         if self.busy:
             self.busy = False
             self.pool.done(0, 0.0, b"", self.number)
+
+
+class Client:
+    """One request after the other on one connection."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self._connection: _Asked | None = None
+
+    async def ask(self, data: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a whole HTTP/1.1 request."""
+        future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        if self._connection is None or self._connection.transport.is_closing():
+            _, self._connection = await asyncio.get_running_loop().create_connection(_Asked, self.host, self.port)
+        self._connection.begin(data, future)
+        return await asyncio.wait_for(future, 30)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
+
+class _Asked(asyncio.Protocol):
+    """A connection that answers into a future."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.parser = httptools.HttpResponseParser(self)
+
+    def begin(self, data: bytes, future: asyncio.Future[tuple[int, bytes]]) -> None:
+        self.future, self.body = future, b""
+        self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        if not self.future.done():
+            self.future.set_result((self.parser.get_status_code(), self.body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.future.done():
+            self.future.set_exception(ConnectionError("the server closed the connection"))

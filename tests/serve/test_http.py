@@ -172,6 +172,17 @@ def test_admin_routes_are_off_without_an_admins_key(file: Path) -> None:
         assert http.get("/api/model").status_code == 401
 
 
+def test_two_clients_may_use_the_same_idempotency_key(file: Path) -> None:
+    keys = [auth.make(file, name, "client") for name in ("one", "two")]
+    fake = FakeService()
+    with running(fake, keys=auth.Keys(file)) as http:
+        for key in keys * 2:
+            headers = {"x-api-key": key, "idempotency-key": "order-1"}
+            event = {"user_id": key[:3], "item_id": "i1"}
+            assert http.post("/api/feedback", json=[event], headers=headers).status_code == 200
+    assert sorted(event.user_id for event in fake.events) == ["one", "two"]
+
+
 # --- hosts ---
 
 
