@@ -102,7 +102,8 @@ def copied(source: Path, place: Path) -> Path:
     """The files of a log as they are, as if the machine had stopped."""
     place.mkdir()
     for name in NAMES:
-        shutil.copy(source / name, place / name)
+        if (source / name).exists():
+            shutil.copy(source / name, place / name)
     return place / "log.sqlite"
 
 
@@ -173,14 +174,16 @@ def test_a_machine_that_stops_may_lose_what_was_not_flushed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("where", ["log.sqlite", "log.sqlite-wal"])
-@pytest.mark.parametrize("flips", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -> None:
     (tmp_path / "a").mkdir()
     log = written(tmp_path / "a")
+    if where == "log.sqlite":  # closed: nothing in the journal lies over what is changed
+        log.close()
     entries = content(copied(tmp_path / "a", tmp_path / "whole"))[0]
     original = (tmp_path / "a" / where).read_bytes()
     random = np.random.default_rng(flips)
-    noticed = 0
+    n_kept: list[int] = []
     for n, place in enumerate(random.integers(0, len(original), flips).tolist()):
         path = copied(tmp_path / "a", tmp_path / f"flipped-{n}")
         changed = bytearray(original)
@@ -190,15 +193,10 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -
             kept, report = content(path)
         except LogDamaged as damaged:
             assert "\n" not in str(damaged) and str(path) in str(damaged)
-            noticed += 1
-            try:
-                kept, report = content(path, repair=True)
-            except LogDamaged as lost:
-                assert "nothing of the log" in str(lost) and place < 200  # the header that makes it a file of SQLite
-                continue
+            kept, report = content(path, repair=True)
             assert report, "mended without a word"
             assert kept.items() <= entries.items()
-            assert len(kept) > len(entries) / 4 or where == "log.sqlite-wal" or "malformed" in str(damaged)
+            n_kept.append(len(kept))
         else:
             assert kept == entries, "changed without a word"
             with SqliteLog(path, "none") as again:
@@ -209,7 +207,9 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -
                 ]
                 assert again.append(keys).added == 0
         shutil.rmtree(path.parent)
-    assert noticed > flips / 10
+    assert len(n_kept) > flips / 10
+    if where == "log.sqlite":
+        assert np.median(n_kept) > 0.9 * len(entries)
     log.close()
 
 

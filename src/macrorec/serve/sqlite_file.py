@@ -41,11 +41,18 @@ _MARK = struct.Struct("<q?3xI")
 """The last position acknowledged, whether it was flushed before, and a checksum."""
 
 
+class Malformed(sqlite3.DatabaseError):
+    """The file is not what was written, and SQLite could not say so."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     """A connection to the log at ``path``, in no transaction."""
     db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (
+            "page_size=4096",
             "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             f"synchronous={synchronous}",
@@ -57,6 +64,9 @@ def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
             "cache_size=-16384",
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError:  # what it says of a damaged file may be no text
+        db.close()
+        raise Malformed("the tables are not what was written") from None
     except BaseException:
         db.close()
         raise
@@ -155,6 +165,8 @@ def examine(db: sqlite3.Connection, small: int) -> Content:
         content.faults.append(str(error))
     except LogDamaged as error:
         content.faults.append(str(error))
+    except (UnicodeDecodeError, TypeError, struct.error):
+        content.faults.append("the tables are not what was written")
     return content
 
 

@@ -4,6 +4,7 @@ stay used."""
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from macrorec.serve import chunks, sqlite_file
 from macrorec.serve.log import LogDamaged
 
 _FARTHEST = 1 << 62
+_UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError, TypeError, OverflowError, struct.error)
+_PAGE = 4096
+"""Bytes of a page of the file."""
 
 
 def repaired(path: Path, acknowledged: int) -> list[str]:
@@ -29,22 +33,64 @@ def repaired(path: Path, acknowledged: int) -> list[str]:
     if not path.exists():
         return []
     new = path.with_name(path.name + ".repaired")
+    skeleton = path.with_name(path.name + ".skeleton")
     _remove(new)
     try:
-        with closing(sqlite_file.connect(path)) as old:
-            content = sqlite_file.examine(old, 0)
-            if not content.faults and content.last >= acknowledged:
-                return []
-            with closing(sqlite_file.connect(new)) as db:
-                report = _copied(old, db, new, content.faults, acknowledged)
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        source, faults = path, _faults(path, acknowledged)
+        if not faults:
+            return []
+        if not _has_tables(path):
+            source = skeleton
+            _with_first_page(path, skeleton)
+        with closing(sqlite_file.connect(source)) as old, closing(sqlite_file.connect(new)) as db:
+            report = _copied(old, db, new, faults, acknowledged)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.DatabaseError as error:
         _remove(new)
         raise LogDamaged(f"nothing of the log {path} can be saved: {error}; put back a copy of it") from error
+    finally:
+        _remove(skeleton)
     _remove(path)
     new.replace(path)
     flush(path.parent)
     return report
+
+
+def _faults(path: Path, acknowledged: int) -> list[str]:
+    """What is wrong with the log, if anything is."""
+    try:
+        with closing(sqlite_file.connect(path)) as db:
+            content = sqlite_file.examine(db, 0)
+    except sqlite3.DatabaseError as error:
+        if not sqlite_file.damaged(error):
+            raise
+        return [str(error)]
+    if content.last < acknowledged and not content.faults:
+        content.faults.append(f"entries {content.last + 1} to {acknowledged} were acknowledged and are missing")
+    return content.faults
+
+
+def _has_tables(path: Path) -> bool:
+    try:
+        with closing(sqlite_file.connect(path)) as db:
+            return bool(db.execute("SELECT count(*) FROM chunk WHERE last = 0").fetchall())
+    except _UNREADABLE:
+        return False
+
+
+def _with_first_page(path: Path, place: Path) -> None:
+    """A copy of a log whose first page, which tells of the tables, is damaged, with that of a new log."""
+    _remove(place)
+    with closing(sqlite_file.connect(place)) as db:
+        sqlite_file.create(db, place, b"")
+    page = bytearray(place.read_bytes()[:_PAGE])
+    page[28:40] = struct.pack(">III", path.stat().st_size // _PAGE, 0, 0)  # pages; no list of free ones
+    _remove(place)
+    for name in ("", "-wal"):
+        if (part := path.with_name(path.name + name)).exists():
+            shutil.copyfile(part, place.with_name(place.name + name))
+    with place.open("r+b") as file:
+        file.write(page)
 
 
 def _copied(old: sqlite3.Connection, new: sqlite3.Connection, path: Path, faults: list[str], until: int) -> list[str]:
@@ -88,12 +134,14 @@ def _copied(old: sqlite3.Connection, new: sqlite3.Connection, path: Path, faults
     sqlite_file.put_meta(new, "floor", b"%d" % floor)
     sqlite_file.put_meta(new, "compacted", b"%d" % max(floor, _number(meta.get("compacted"))))
     new.execute("COMMIT")
+    if not kept and not meta:
+        raise sqlite3.DatabaseError("no entry is sound")
     return [*report, f"{kept:,} entries are sound and were kept"]
 
 
 def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
     """The rows of a table, as far as they can be read."""
-    with suppress(sqlite3.DatabaseError):
+    with suppress(*_UNREADABLE):
         yield from db.execute(f"SELECT * FROM {table}")
 
 
@@ -107,7 +155,7 @@ def _sound_chunks(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
                     yield first, last, body
                 after = last
             return
-        except (sqlite3.DatabaseError, TypeError, OverflowError, struct.error):
+        except _UNREADABLE:
             after = _beyond(db, after)
 
 
@@ -126,7 +174,7 @@ def _beyond(db: sqlite3.Connection, after: int) -> int:
 def _readable(db: sqlite3.Connection, after: int) -> bool:
     try:
         row = db.execute("SELECT last, body FROM chunk WHERE last > ? ORDER BY last LIMIT 1", (after,)).fetchone()
-    except (sqlite3.DatabaseError, OverflowError):
+    except _UNREADABLE:
         return False
     return row is not None
 
