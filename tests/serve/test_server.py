@@ -98,7 +98,9 @@ def test_sigterm_under_load() -> None:
         assert server.returncode == 0, err
         ready.close()
     answered = [began for began, status in found if status == 200]
-    assert {status for _, status in found} <= {200, "refused"}  # nobody who got through was left without an answer
+    left = [(began, status) for began, status in found if status not in (200, "refused")]
+    # Nobody is left without an answer, unless the connection was still in the system's queue when that was closed.
+    assert all(began > said + 0.9 and status in ("ReadError", "RemoteProtocolError") for began, status in left), left
     assert any(began > said for began in answered), "requests are taken during the drain"
     lines = [json.loads(line) for line in err.splitlines()]
     assert sum(line["route"] == "recommend" and line["status"] == 200 for line in lines) == len(answered)

@@ -29,6 +29,13 @@ _FORGET = 1.0
 must not turn everybody away for ever."""
 
 
+REFUSALS = {
+    "queue": "the queue is full",
+    "wait": "the wait would be too long",
+    "loop": "the server cannot keep up",
+}
+
+
 class Lag:
     """How late the event loop is: what a request waits before the server so much as reads it."""
 
@@ -91,20 +98,26 @@ class Lane:
             return 0.0
         return (waiting + 1) * self.seconds / self.n_threads
 
-    def admit(self) -> None:
-        """Raise Problem where a job that came now would be turned away; so that a body need not be read in vain."""
+    def refusal(self) -> str:
+        """Why a job that came now would be turned away; empty where it would not. What is said here is counted."""
+        reason = ""
         if self._jobs.qsize() >= self.queue + self.n_threads - self.busy:
-            self.shed["queue"] += 1
-            raise Problem("busy", "the queue is full", retry_after=max(1.0, self.expected_wait()))
-        if self.lag is not None and self.lag.seconds > self.wait:
-            self.shed["loop"] += 1
-            raise Problem("busy", "the server cannot keep up")
-        expected = self.expected_wait()
-        if expected > self.wait:
+            reason = "queue"
+        elif self.lag is not None and self.lag.seconds > self.wait:
+            reason = "loop"
+        elif self.expected_wait() > self.wait:
             if time.perf_counter() - self._last_end > _FORGET:
                 self.seconds /= 2
-            self.shed["wait"] += 1
-            raise Problem("busy", "the wait would be too long", retry_after=max(1.0, expected))
+            reason = "wait"
+        if reason:
+            self.shed[reason] += 1
+        return reason
+
+    def admit(self) -> None:
+        """Raise Problem where a job that came now would be turned away; so that a body need not be read in vain."""
+        reason = self.refusal()
+        if reason:
+            raise Problem("busy", REFUSALS[reason], retry_after=max(1.0, self.expected_wait()))
 
     async def run(self, work: Callable[[], T]) -> T:
         """What ``work`` returns or raises, from a thread. Raises Problem where it is not begun, or not done in time."""

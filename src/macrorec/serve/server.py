@@ -16,79 +16,16 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from macrorec.errors import ConfigError, UserError
 from macrorec.serve.exchange import Shared
-from macrorec.serve.problems import MEDIA_TYPE, Problem
+from macrorec.serve.protocol import Protocol, door
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while others wait for it. Python's own 5 ms would be the event loop's
 delay whenever a thread computes in Python; see ``benchmarks/serve_http.py``."""
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 by httptools, with a bound on the size of headers, and errors as problems."""
-
-    header_bytes = 32 << 10
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._in_headers, self._taken, self._refused = True, 0, False
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser; refuse headers that do not end within the bound."""
-        if self._refused:
-            return
-        if self._in_headers:
-            self._taken += len(data)
-        super().data_received(data)
-        if self._in_headers and self._taken > self.header_bytes and not self.transport.is_closing():
-            self._refuse_headers()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._in_headers, self._taken = True, 0
-
-    def on_headers_complete(self) -> None:
-        """Its headers have come; its body, if any, follows."""
-        self._in_headers = False
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.header_bytes:
-            self._refuse_headers()
-        else:
-            super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of its body."""
-        if not self._refused:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """It has come whole; what follows are the headers of another."""
-        if not self._refused:
-            super().on_message_complete()
-        self._in_headers, self._taken = True, 0
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._refuse(Problem("bad-request", "this is not a request in HTTP/1.1"))
-
-    def _refuse_headers(self) -> None:
-        detail = f"request line and headers have at most {self.header_bytes:,} bytes"
-        self._refuse(Problem("header-too-large", detail))
-
-    def _refuse(self, problem: Problem) -> None:
-        self._refused = True
-        body = problem.body("")
-        head = [
-            STATUS_LINE[problem.status].rstrip(),
-            b"content-type: " + MEDIA_TYPE,
-            b"content-length: " + str(len(body)).encode(),
-            b"connection: close",
-        ]
-        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
-        self.transport.close()
+LINGER_SECONDS = 0.25
+"""How long, in the end, the server waits for the first request of a connection that was made before it."""
 
 
 class Server(uvicorn.Server):
@@ -99,7 +36,8 @@ class Server(uvicorn.Server):
         self._on_listening = on_listening
         self._end = math.inf
         settings = self._shared.settings
-        protocol = type("BoundedProtocol", (Protocol,), {"header_bytes": settings.header_bytes})
+        bounds = {"header_bytes": settings.header_bytes, "door": staticmethod(door(self._shared))}
+        protocol = type("BoundedProtocol", (Protocol,), bounds)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -138,6 +76,15 @@ class Server(uvicorn.Server):
             self._refresh_keys()
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more; let those who have connected, but not asked yet, ask; then finish what was asked."""
+        for server in self.servers:
+            server.close()
+        end = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < end and any(map(_asks_later, self.server_state.connections)):
+            await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
+
     def _refresh_keys(self) -> None:
         try:
             if self._shared.keys.refresh():
@@ -157,6 +104,10 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _asks_later(connection: Any) -> bool:
+    return connection.cycle is None
 
 
 def bind(host: str, port: int) -> socket.socket:
