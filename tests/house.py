@@ -32,7 +32,22 @@ LAYERS = (
 )
 """Units of the package, lowest first. A unit imports itself and what is lower; siblings do not import each other."""
 
-HEAVY = {"torch", "polars", "numpy", "scipy", "sklearn", "pyarrow", "numba", "pydantic", "safetensors", "optuna", "fastapi", "uvicorn", "faiss", "redis"}
+HEAVY = {
+    "torch",
+    "polars",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "numba",
+    "pydantic",
+    "safetensors",
+    "optuna",
+    "fastapi",
+    "uvicorn",
+    "faiss",
+    "redis",
+}
 MODEL_IMPORTS = {"__future__", "collections", "dataclasses", "math", "typing", "torch"}
 MODEL_UNITS = {"api", "ops", "graph", "errors"}
 VAGUE_MODULES = {"base", "common", "helper", "helpers", "misc", "util", "utils"}
