@@ -3,10 +3,13 @@
 import json
 import re
 import socket
+import time
 from typing import Any
 
 import pytest
-from tests.serve.fakes import Running
+from tests.serve.fakes import FakeService, Running, running
+
+from macrorec.serve.settings import Settings
 
 ASK = b"GET /api/recommend/ann HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -75,6 +78,20 @@ def test_requests_in_one_packet_are_answered_in_order(full: Running) -> None:
 @pytest.mark.parametrize("path", ["/api/health/live", "/api/health/ready", "/api/health", "/metrics", "/api/model"])
 def test_others_pass(full: Running, path: str) -> None:
     assert full.get(path).status_code == 200
+
+
+def test_headers_that_do_not_come_are_not_waited_for() -> None:
+    with running(FakeService(), Settings(header_seconds=0.3)) as http:
+        assert http.raw(b"") == (-1, {}, None)
+        assert http.raw(b"GET /api/health/live HTTP/1.1\r\nhost:")[0] == 408
+        with socket.create_connection(("127.0.0.1", http.port), timeout=10) as connection:
+            live = ASK.replace(b"recommend/ann", b"health/live")
+            for _ in range(3):  # between requests a connection may rest for longer
+                connection.sendall(live)
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+                time.sleep(0.4)
+            connection.sendall(live[:20])
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 408")
 
 
 def test_writes_have_a_longer_wait_of_their_own(full: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unknown-item": (404, "There is no such item"),
     "unknown-user": (404, "There is no such user"),
     "no-method": (405, "The route does not take this method"),
+    "slow-headers": (408, "The headers did not arrive in time"),
     "slow-body": (408, "The body did not arrive in time"),
     "conflict": (409, "A request with this Idempotency-Key is under way"),
     "too-large": (413, "The body is too large"),

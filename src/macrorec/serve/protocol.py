@@ -57,11 +57,13 @@ class Protocol(HttpToolsProtocol):
     """HTTP/1.1 by httptools, with a bound on the size of headers, a door, and errors as problems."""
 
     header_bytes = 32 << 10
+    header_seconds = 10.0
     door: Callable[[bytes], bytes | None] = staticmethod(lambda url: None)
     """The whole answer to a GET of ``url`` that is turned away; None for others."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._alarm: asyncio.TimerHandle | None = self.loop.call_later(self.header_seconds, self._too_slow)
         self._in_headers, self._taken, self._refused, self._turned_away = True, 0, False, False
 
     def data_received(self, data: bytes) -> None:
@@ -73,15 +75,23 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_headers and self._taken > self.header_bytes and not self.transport.is_closing():
             self._refuse_headers()
+        elif self._in_headers and self._taken and self._alarm is None:  # only part of them has come
+            self._alarm = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._calm()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_headers, self._taken = True, 0
+        self._in_headers, self._taken = True, 1  # its first bytes have come
 
     def on_headers_complete(self) -> None:
         """Its headers have come; its body, if any, follows."""
         self._in_headers = False
+        self._calm()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.header_bytes:
             self._refuse_headers()
             return
@@ -117,6 +127,17 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(Problem("bad-request", "this is not a request in HTTP/1.1"))
+
+    def _calm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _too_slow(self) -> None:
+        if self._taken and not self.transport.is_closing():
+            self._refuse(Problem("slow-headers", f"headers must arrive within {self.header_seconds:g} s"))
+        else:  # nothing was asked
+            self.transport.close()
 
     def _refuse_headers(self) -> None:
         detail = f"request line and headers have at most {self.header_bytes:,} bytes"

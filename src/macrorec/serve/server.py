@@ -36,8 +36,8 @@ class Server(uvicorn.Server):
         self._on_listening = on_listening
         self._end = math.inf
         settings = self._shared.settings
-        bounds = {"header_bytes": settings.header_bytes, "door": staticmethod(door(self._shared))}
-        protocol = type("BoundedProtocol", (Protocol,), bounds)
+        bounds = {"header_bytes": settings.header_bytes, "header_seconds": settings.header_seconds}
+        protocol = type("BoundedProtocol", (Protocol,), {**bounds, "door": staticmethod(door(self._shared))})
         super().__init__(
             uvicorn.Config(
                 app,

@@ -37,6 +37,8 @@ class Settings:
     """How long a body may take to arrive."""
     header_bytes: int = 32 << 10
     """Largest request line with its headers."""
+    header_seconds: float = 10.0
+    """How long they may take to arrive."""
     max_n: int = 1_000
     """Most items in one answer, and furthest page (``offset + n``)."""
     max_events: int = 10_000
