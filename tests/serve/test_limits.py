@@ -54,7 +54,9 @@ def test_a_full_queue_turns_away_at_once(lane: Make, threads: int) -> None:
 
     async def scene() -> list[Any]:
         held = [asyncio.ensure_future(one.run(lambda: gate.wait(10))) for _ in range(threads + 2)]
+        began = time.perf_counter()
         while one.busy < threads:
+            assert time.perf_counter() < began + 10
             await asyncio.sleep(0.001)
         began = time.perf_counter()
         with pytest.raises(Problem) as caught:

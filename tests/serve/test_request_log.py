@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -34,8 +35,9 @@ def test_a_slow_reader_costs_lines_not_time() -> None:
     gate, stream = threading.Event(), Slow()
     log = RequestLog(stream, capacity=10, interval=0.001)
     log.write("first")
-    while log._lines:
-        pass  # until the thread has taken it, and waits for the reader
+    began = time.monotonic()
+    while log._lines:  # until the thread has taken it, and waits for the reader
+        assert time.monotonic() < began + 10
     for _ in range(25):
         log.write("request")
     assert log.dropped == 15

@@ -92,7 +92,9 @@ def test_health_is_answered_while_reads_are_full(fake: FakeService) -> None:
         held = [threading.Thread(target=lambda: http.get("/api/recommend/ann")) for _ in range(6)]
         for thread in held:
             thread.start()
+        began = time.monotonic()
         while http.shared.reads.busy < 1:
+            assert time.monotonic() < began + 10
             time.sleep(0.005)
         fake.seconds = 0.0
         began = time.monotonic()
