@@ -74,7 +74,6 @@ class FaissIndex:
         """``config``, ``cells``, ``probes``, ``recall`` of the calibration, ``seconds`` of the build."""
         self._margin = float(about["config"]["margin"])
         self._cells, self._head_H = cells, head_H
-        self._cells.nprobe = int(about["probes"])
         self._head = _scan_of(oracle.items_ID[head_H])
 
     @property
