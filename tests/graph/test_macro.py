@@ -297,7 +297,7 @@ def test_stored_and_loaded_it_is_the_same(dense: bool) -> None:
     macro.grow(25, 12)
     loaded = MacroGraph.from_tensors(load(save(macro.tensors())))
     assert macro.missed > 0
-    for name in ("recents", "pull", "push", "dense", "missed", "n_events", "_latest"):
+    for name in ("recents", "pull", "push", "dense", "missed", "n_events", "latest"):
         assert getattr(loaded, name) == getattr(macro, name)
     assert loaded.users.names == users.names and np.array_equal(loaded.users.centres_KF, users.centres_KF)
     pairs = all_pairs(Log(macro.users, macro.items, 7))

@@ -74,3 +74,14 @@ def repeats(columns: Sequence[Numbers]) -> Ints:
     place, before = np.arange(len(order)), np.empty(len(order), np.int64)
     before[order] = place - np.maximum.accumulate(np.where(new, place, 0))
     return before
+
+
+def inside(numbers: Numbers, n: int) -> Ints:
+    """Node numbers, int64; -1 for those outside 0 : n."""
+    array = np.asarray(numbers, dtype=np.int64)
+    return np.where((array >= 0) & (array < n), array, -1)
+
+
+def known(values_N: npt.NDNumbers[Any], number_B: Ints, empty: int) -> Ints:
+    """Values of nodes, int64; ``empty`` where the number is -1."""
+    return np.where(number_B >= 0, values_N[number_B], empty).astype(np.int64)

@@ -14,10 +14,11 @@ from torch import Tensor
 from macrorec.errors import DataError
 from macrorec.graph import macro_tensors
 from macrorec.graph.columns import Features
-from macrorec.graph.events import Numbers, checked, repeats
+from macrorec.graph.events import Numbers, checked, inside, known, repeats
 from macrorec.graph.groups import UNKNOWN, Groups
 from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of, empty_rows
 from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, longer_lists, with_nodes, with_room
+
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,11 +63,11 @@ class MacroGraph:
         """
         assert recents >= 0 and pull >= 0 and push >= 0
         self.recents, self.pull, self.push, self.dense = recents, pull, push, dense
-        self._latest = 0
+        self.latest = 0
         self.users, self.items = users, items
         events = self._events(user_E, item_E, weight_E, time_E)
         if len(events.time_E):
-            self._latest = int(events.time_E.max())
+            self.latest = int(events.time_E.max())
         self._count(users, items, *lists(events, len(users), len(items)))
 
     # --- events ---
@@ -83,7 +84,7 @@ class MacroGraph:
 
         events = self._events(user_E, item_E, weight_E, time_E)
         self._advance(lambda done, need: macro_kernels.add(self._state, events, done, need), len(events.user_E))
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
 
     def extend(
         self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
@@ -91,7 +92,7 @@ class MacroGraph:
         """``add`` for very many events: everything is counted anew, and so nothing is missed."""
         events = self._events(user_E, item_E, weight_E, time_E)
         self._count(self.users, self.items, *longer_lists((self._state.users, self._state.items), events))
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
 
     def remove(
         self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None = None, time_E: Numbers | None = None
@@ -150,7 +151,7 @@ class MacroGraph:
         before_S = np.ascontiguousarray(before_S, dtype=np.int64)
         assert (before_S[1:] >= before_S[:-1]).all()
         assert not len(before_S) or 0 <= before_S[0] <= before_S[-1] <= len(events.user_E)
-        user_S, item_S = _inside(user_S, len(self.users)), _inside(item_S, len(self.items))
+        user_S, item_S = inside(user_S, len(self.users)), inside(item_S, len(self.items))
         size, q, p, r = len(before_S), self.items.n, self.users.n, self.recents
         hops = (np.empty((size, width), np.float32) for width in (q, p, p, q))
         volumes = (np.empty((size, 1), np.float32) for _ in range(2))
@@ -163,13 +164,13 @@ class MacroGraph:
             return int(macro_kernels.replay(self._state, events, seen, acc, out, done, need))
 
         self._advance(proceed, 1)
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
         names = (name[:-2] + "B" + name[-1] for name in Columns._fields)
         return Features(
             user_B=torch.from_numpy(user_S),
             item_B=torch.from_numpy(item_S),
-            user_group_B=torch.from_numpy(_known(self._state.user_group_U, user_S, UNKNOWN)),
-            item_group_B=torch.from_numpy(_known(self._state.item_group_I, item_S, UNKNOWN)),
+            user_group_B=torch.from_numpy(known(self._state.user_group_U, user_S, UNKNOWN)),
+            item_group_B=torch.from_numpy(known(self._state.item_group_I, item_S, UNKNOWN)),
             **{name: torch.from_numpy(column) for name, column in zip(names, out, strict=True)},
         )
 
@@ -221,7 +222,7 @@ class MacroGraph:
 
     def _events(self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None, time_E: Numbers | None) -> Events:
         sizes = {"n_users": len(self.users), "n_items": len(self.items)}
-        return checked(user_E, item_E, weight_E, time_E, latest=self._latest, **sizes)
+        return checked(user_E, item_E, weight_E, time_E, latest=self.latest, **sizes)
 
     # --- reading ---
 
@@ -266,12 +267,12 @@ class MacroGraph:
         """The user's part of ``Features``, each of shape (n,), of a newcomer with these items, the latest last."""
         item_H, weight_H = np.asarray(item_H, dtype=np.int64), np.asarray(weight_H, dtype=np.float64)
         group_H = self.items.of_N[item_H]
-        known = group_H >= 0
+        own = group_H >= 0
         recent_R = np.full(self.recents, -1)
         latest = item_H[::-1][: self.recents]
         recent_R[: len(latest)] = latest
         columns = {
-            "user_hop1_BQ": np.bincount(group_H[known], weight_H[known], minlength=self.items.n).astype(np.float32),
+            "user_hop1_BQ": np.bincount(group_H[own], weight_H[own], minlength=self.items.n).astype(np.float32),
             "user_hop2_BP": (weight_H @ self.item_hop1(item_H)).astype(np.float32),
             "user_recent_BR": recent_R,
             "user_volume_BC": np.array([len(item_H)], dtype=np.float32),
@@ -280,42 +281,48 @@ class MacroGraph:
 
     def user_hop1(self, users_B: Numbers) -> Floats:
         """A_u1, float64, shape (B, Q)."""
-        return self._read(self._state.user_hop1, _inside(users_B, len(self.users)), np.float64)
+        return self._read(self._state.user_hop1, inside(users_B, len(self.users)), np.float64)
 
     def user_hop2(self, users_B: Numbers) -> Floats:
         """A_u2, float64, shape (B, P)."""
-        return self._pulled(_inside(users_B, len(self.users)), np.float64)
+        return self._pulled(inside(users_B, len(self.users)), np.float64)
 
     def item_hop1(self, items_B: Numbers) -> Floats:
         """A_i1, float64, shape (B, P)."""
-        return self._read(self._state.item_hop1, _inside(items_B, len(self.items)), np.float64)
+        return self._read(self._state.item_hop1, inside(items_B, len(self.items)), np.float64)
 
     def item_hop2(self, items_B: Numbers) -> Floats:
         """A_i2 as far as it is kept, float64, shape (B, Q)."""
-        return self._read(self._state.item_hop2, _inside(items_B, len(self.items)), np.float64)
+        return self._read(self._state.item_hop2, inside(items_B, len(self.items)), np.float64)
 
     def user_recent(self, users_B: Numbers) -> Ints:
         """The latest items of users, latest first, int64, shape (B, R); -1 beyond the first."""
-        return self._recent(self._state.users, _inside(users_B, len(self.users)))
+        return self._recent(self._state.users, inside(users_B, len(self.users)))
 
     def item_recent(self, items_B: Numbers) -> Ints:
         """The latest users of items, latest first, int64, shape (B, R); -1 beyond the first."""
-        return self._recent(self._state.items, _inside(items_B, len(self.items)))
+        return self._recent(self._state.items, inside(items_B, len(self.items)))
 
     def user_events(self, users_B: Numbers) -> Ints:
         """How many events of each user count, int64, shape (B,)."""
-        return _known(self._state.users.size_N, _inside(users_B, len(self.users)), 0)
+        return known(self._state.users.size_N, inside(users_B, len(self.users)), 0)
+
+    def events_of(self, user: int) -> tuple[Ints, npt.NDArray[np.float32], Ints]:
+        """Items, weights and times of the events of a user that count, the latest last."""
+        slabs = self._state.users
+        rows = slice(int(slabs.start_N[user]), int(slabs.start_N[user] + slabs.size_N[user]))
+        return slabs.key[rows].astype(np.int64), slabs.value[rows].copy(), slabs.time[rows].copy()
 
     def item_events(self, items_B: Numbers) -> Ints:
         """How many events of each item count, int64, shape (B,)."""
-        return _known(self._state.items.size_N, _inside(items_B, len(self.items)), 0)
+        return known(self._state.items.size_N, inside(items_B, len(self.items)), 0)
 
     def _of_users(self, user_B: Numbers) -> dict[str, Tensor]:
         """The users' part of ``Features``."""
-        user_B = _inside(user_B, len(self.users))
+        user_B = inside(user_B, len(self.users))
         return {
             "user_B": torch.from_numpy(user_B),
-            "user_group_B": torch.from_numpy(_known(self._state.user_group_U, user_B, UNKNOWN)),
+            "user_group_B": torch.from_numpy(known(self._state.user_group_U, user_B, UNKNOWN)),
             "user_hop1_BQ": torch.from_numpy(self._read(self._state.user_hop1, user_B, np.float32)),
             "user_hop2_BP": torch.from_numpy(self._pulled(user_B, np.float32)),
             "user_recent_BR": torch.from_numpy(self._recent(self._state.users, user_B)),
@@ -324,10 +331,10 @@ class MacroGraph:
 
     def _of_items(self, item_B: Numbers) -> dict[str, Tensor]:
         """The items' part of ``Features``."""
-        item_B = _inside(item_B, len(self.items))
+        item_B = inside(item_B, len(self.items))
         return {
             "item_B": torch.from_numpy(item_B),
-            "item_group_B": torch.from_numpy(_known(self._state.item_group_I, item_B, UNKNOWN)),
+            "item_group_B": torch.from_numpy(known(self._state.item_group_I, item_B, UNKNOWN)),
             "item_hop1_BP": torch.from_numpy(self._read(self._state.item_hop1, item_B, np.float32)),
             "item_hop2_BQ": torch.from_numpy(self._read(self._state.item_hop2, item_B, np.float32)),
             "item_recent_BR": torch.from_numpy(self._recent(self._state.items, item_B)),
@@ -369,7 +376,7 @@ class MacroGraph:
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, for ``from_tensors``: events, groups, settings, and A_i2 as it is kept."""
         dense = -1 if self.dense is None else int(self.dense)
-        settings = (self.recents, self.pull, self.push, dense, self._latest)
+        settings = (self.recents, self.pull, self.push, dense, self.latest)
         return macro_tensors.write(self._state, (self.users, self.items), settings)
 
     @classmethod
@@ -377,7 +384,7 @@ class MacroGraph:
         """The graph that ``tensors`` was taken from. Raises DataError where they do not fit each other."""
         macro_tensors.check(tensors)
         graph = cls.__new__(cls)
-        graph.recents, graph.pull, graph.push, dense, graph._latest = tensors["settings"].tolist()
+        graph.recents, graph.pull, graph.push, dense, graph.latest = tensors["settings"].tolist()
         graph.dense = None if dense < 0 else bool(dense)
         users, items = (macro_tensors.read_groups(tensors, side) for side in macro_tensors.SIDES)
         graph._count(users, items, *(macro_tensors.read_events(tensors, side) for side in macro_tensors.SIDES))
@@ -385,14 +392,3 @@ class MacroGraph:
         item_hop2 = macro_tensors.read_item_hop2(tensors, graph._state.item_hop2)
         graph._state = graph._state._replace(item_hop2=item_hop2)
         return graph
-
-
-def _inside(numbers: Numbers, n: int) -> Ints:
-    """Node numbers, int64; -1 for those outside 0 : n."""
-    array = np.asarray(numbers, dtype=np.int64)
-    return np.where((array >= 0) & (array < n), array, -1)
-
-
-def _known(values_N: npt.NDArray[Any], number_B: Ints, empty: int) -> Ints:
-    """Values of nodes, int64; ``empty`` where the number is -1."""
-    return np.where(number_B >= 0, values_N[number_B], empty).astype(np.int64)

@@ -59,7 +59,7 @@ class TypedMacroGraph:
         """The graph of E events of ``types``, by name. ``settings`` are those of ``MacroGraph``."""
         assert types
         self.types = types
-        self._latest = 0 if time_E is None else int(np.max(time_E, initial=0))
+        self.latest = 0 if time_E is None else int(np.max(time_E, initial=0))
         columns = (user_E, item_E, weight_E, time_E)
         self.graphs = tuple(
             MacroGraph(users, items, *own, **settings) for _, own in _by_type(columns, type_E, len(types))
@@ -79,7 +79,7 @@ class TypedMacroGraph:
         events = self._checked(user_E, item_E, weight_E, time_E)
         for graph, own in self._each(events, type_E):
             graph.add(*own)
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
 
     def extend(
         self,
@@ -93,7 +93,7 @@ class TypedMacroGraph:
         events = self._checked(user_E, item_E, weight_E, time_E)
         for graph, own in self._each(events, type_E):
             graph.extend(*own)
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
 
     def remove(
         self,
@@ -129,7 +129,7 @@ class TypedMacroGraph:
             before_own = np.append(0, np.cumsum(type_E == number))[before_S]
             user, item, weight, time = own
             seen.append(graph.replay(user, item, weight, time, user_S, item_S, before_own))
-        self._latest = max(self._latest, int(events.time_E.max(initial=self._latest)))
+        self.latest = max(self.latest, int(events.time_E.max(initial=self.latest)))
         return _beside(seen)
 
     def regroup(self, users: Groups, items: Groups) -> None:
@@ -157,7 +157,7 @@ class TypedMacroGraph:
     def _checked(self, user_E: Numbers, item_E: Numbers, weight_E: Numbers | None, time_E: Numbers | None) -> Events:
         """The events of all types, before any of them counts; without times, they come at the latest so far."""
         sizes = {"n_users": len(self.users), "n_items": len(self.items)}
-        return checked(user_E, item_E, weight_E, time_E, latest=self._latest, **sizes)
+        return checked(user_E, item_E, weight_E, time_E, latest=self.latest, **sizes)
 
     # --- reading ---
 
@@ -234,7 +234,7 @@ class TypedMacroGraph:
             for t in range(len(types))
         ]
         graph.graphs = tuple(MacroGraph.from_tensors(part) for part in own)
-        graph._latest = max(int(part["settings"][-1]) for part in own)
+        graph.latest = max(int(part["settings"][-1]) for part in own)
         return graph
 
 
