@@ -184,7 +184,8 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -
     original = (tmp_path / "a" / where).read_bytes()
     random = np.random.default_rng(flips)
     n_kept: list[int] = []
-    for n, place in enumerate(random.integers(0, len(original), flips).tolist()):
+    places = random.choice(np.flatnonzero(np.frombuffer(original, np.uint8)), flips, replace=False)
+    for n, place in enumerate(places.tolist()):
         path = copied(tmp_path / "a", tmp_path / f"flipped-{n}")
         changed = bytearray(original)
         changed[place] ^= 1 << int(random.integers(8))
@@ -207,7 +208,7 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -
                 ]
                 assert again.append(keys).added == 0
         shutil.rmtree(path.parent)
-    assert len(n_kept) > flips / 10
+    assert len(n_kept) > flips / 6
     if where == "log.sqlite":
         assert np.median(n_kept) > 0.9 * len(entries)
     log.close()

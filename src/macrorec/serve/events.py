@@ -99,12 +99,15 @@ class Schema:
     items_are_text: bool = True
     """Likewise for items."""
     extra: bool = False
-    """Whether fields that mean nothing to us are passed over; else they are refused."""
+    """Whether fields that mean nothing to us, or what another does, are passed over; else they are refused."""
 
-    def check(self, raw: Any, index: int = 0, key: bytes | None = None) -> Event:
-        """``raw``, a mapping by our names or those that stand for them, as an event. Raises EventError."""
+    def check(self, raw: Any, index: int = 0, key: bytes | None = None, *, behavior: str | None = None) -> Event:
+        """``raw``, a mapping by our names or those that stand for them, as an event. Raises EventError.
+
+        ``behavior``: what it is if it does not say.
+        """
         try:
-            return self._checked(raw, key)
+            return self._checked(raw, key, behavior)
         except EventError as error:
             raise EventError(error.reason, index, error.field) from None
 
@@ -131,7 +134,7 @@ class Schema:
         except EventError as error:
             raise EventError(error.reason, index, error.field) from None
 
-    def _checked(self, raw: Any, key: bytes | None) -> Event:
+    def _checked(self, raw: Any, key: bytes | None, behavior: str | None) -> Event:
         fields = self._named(raw)
         user_id = self.id_of(fields.get("user_id"), "user_id", self.users_are_text)
         item_id = self.id_of(fields.get("item_id"), "item_id", self.items_are_text)
@@ -140,7 +143,7 @@ class Schema:
         return Event(
             user_id,
             item_id,
-            self._behavior(fields.get("behavior")),
+            self._behavior(behavior if fields.get("behavior") is None else fields["behavior"]),
             self._time(fields.get("timestamp")),
             1.0 if weight is None else _number(weight, "weight", least=0.0),
             None if label is None else _number(float(label) if isinstance(label, bool) else label, "label"),
@@ -163,6 +166,9 @@ class Schema:
                     continue
                 known = ", ".join((*COLUMNS, "source", "offset"))
                 raise EventError(f"unknown field {_shown(name)}; known are {known}")
+            if ours in fields and self.extra:
+                fields[ours] = value if name == ours else fields[ours]
+                continue
             if ours in fields:
                 raise EventError(f"{ours} is given twice, once as {_shown(name)}", field=ours)
             fields[ours] = value
