@@ -82,6 +82,6 @@ def inside(numbers: Numbers, n: int) -> Ints:
     return np.where((array >= 0) & (array < n), array, -1)
 
 
-def known(values_N: npt.NDNumbers[Any], number_B: Ints, empty: int) -> Ints:
+def known(values_N: npt.NDArray[Any], number_B: Ints, empty: int) -> Ints:
     """Values of nodes, int64; ``empty`` where the number is -1."""
     return np.where(number_B >= 0, values_N[number_B], empty).astype(np.int64)

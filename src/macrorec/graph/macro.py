@@ -19,7 +19,6 @@ from macrorec.graph.groups import UNKNOWN, Groups
 from macrorec.graph.slabs import Columns, Events, Impressions, Ints, Rows, Slabs, State, bytes_of, empty_rows
 from macrorec.graph.tables import NEEDS, counted, in_blocks, lists, longer_lists, with_nodes, with_room
 
-
 Floats = npt.NDArray[np.float64]
 
 
