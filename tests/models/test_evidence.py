@@ -149,23 +149,24 @@ def test_scores_are_the_network_of_the_evidence():
             assert got[row, i].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_discovery_moves_the_items_that_were_not_met():
-    plain, moved = (model_of(graph_of(VIEW, BUY), discovery=x).eval() for x in (0.0, 1.5))
-    users = torch.arange(2)
+@pytest.mark.parametrize("auxiliary", [(VIEW,), (VIEW, [[0, 0, 1, 0], [0, 1, 0, 0]])])
+@pytest.mark.parametrize(("discovery", "n_places"), [(0.0, 2), (0.2, 1), (0.2, 2), (3.0, 1), (3.0, 2), (3.0, 9)])
+def test_new_items_get_places_by_their_bonus_and_stand_in_them_by_score(auxiliary, discovery, n_places):
+    # (6) in loops: bought items take no place, and what any auxiliary behaviour has met is not new.
+    graph = graph_of(*auxiliary, BUY)
+    plain, model = (model_of(graph, discovery=x, n_places=n_places).eval() for x in (0.0, discovery))
     with torch.no_grad():
-        difference = moved.score_all(users) - plain.score_all(users)
-        pairs = moved.score(users, torch.tensor([2, 2]))
-        torch.testing.assert_close(pairs, moved.score_all(users)[:, 2])
-    torch.testing.assert_close(difference, 1.5 * (1 - torch.tensor(VIEW)), atol=1e-5, rtol=0)
-
-
-def test_an_item_met_by_any_behaviour_is_no_discovery():
-    cart = [[0, 0, 1, 0], [0, 1, 0, 0]]
-    plain, moved = (model_of(graph_of(VIEW, cart, BUY), discovery=x).eval() for x in (0.0, 1.5))
-    with torch.no_grad():
-        difference = moved.score_all(torch.arange(2)) - plain.score_all(torch.arange(2))
-    expected = 1.5 * torch.tensor([[0, 0, 0, 1], [1, 0, 0, 1]])
-    torch.testing.assert_close(difference, expected, atol=1e-5, rtol=0)
+        score_BI, got_BI = plain.score_all(torch.arange(2)).tolist(), model.score_all(torch.arange(2))
+        pairs = model.score(torch.tensor([1, 0]), torch.tensor([2, 3]))
+    assert pairs.tolist() == [got_BI[1, 2], got_BI[0, 3]]
+    for u, (score, got) in enumerate(zip(score_BI, got_BI, strict=True)):
+        new = [not any(drawing[u][i] for drawing in auxiliary) for i in range(4)]
+        raised = [s + discovery * n for s, n in zip(score, new, strict=True)]
+        best = sorted((i for i in range(4) if not BUY[u][i]), key=lambda i: -raised[i])[:n_places]
+        expected = sorted(best, key=lambda i: -score[i])
+        rest = sorted((i for i in range(4) if i not in best), key=lambda i: -raised[i])
+        order = expected + rest if discovery else sorted(range(4), key=lambda i: -score[i])
+        assert got.argsort(descending=True).tolist() == order, u
 
 
 def test_a_new_view_counts_at_once():
@@ -198,8 +199,8 @@ def test_evidence_left_out_has_no_say(kind):
     x_CF = torch.randn(7, len(gone), generator=torch.Generator().manual_seed(0))
     changed = torch.where(gone, 9.0, x_CF)
     with torch.no_grad():
-        torch.testing.assert_close(model.ranked_by(changed), model.ranked_by(x_CF))
-        assert not torch.allclose(model.ranked_by(torch.where(gone, x_CF, 9.0)), model.ranked_by(x_CF))
+        torch.testing.assert_close(model.averaged_of(changed), model.averaged_of(x_CF))
+        assert not torch.allclose(model.averaged_of(torch.where(gone, x_CF, 9.0)), model.averaged_of(x_CF))
 
 
 def test_learning_finds_the_item_that_was_viewed():
@@ -232,6 +233,7 @@ def test_learning_finds_the_item_that_was_viewed():
         {"dim": 0},
         {"n_averaged": 0},
         {"near": 1},
+        {"n_places": 0},
     ],
 )
 def test_settings_out_of_range_are_refused(settings):

@@ -1,10 +1,9 @@
 """Evidence: what a user is about to buy, judged by what they have done with it. Ours; not published anywhere.
 
-Four of five purchases are of items that the buyer has met before, by a view or a cart. Factor models and graph
-convolutions give a pair a score through two vectors, and so cannot say that this very user has met this very item;
-simple rules can, and beat them. Here every pair is described by what is known of it (``macrorec.ops.evidence``: its
-own edges by each behaviour, how often such edges led to a purchase, the user's habits, and what the user's other items
-say), and one small network learns what that is worth, for items met before and for all others on one scale.
+Four of five purchases are of items that the buyer has met before, by a view or a cart. Two vectors per pair cannot say
+that this very user has met this very item; simple rules can, and beat them. Here every pair is described by what is
+known of it (``macrorec.ops.evidence``: its own edges by each behaviour, how often such edges led to a purchase, the
+user's habits, and what the user's other items say), and one small network learns what that is worth.
 
 | equation                                                                      | here                             |
 |-------------------------------------------------------------------------------|----------------------------------|
@@ -13,7 +12,7 @@ say), and one small network learns what that is worth, for items met before and 
 | (3) P(u buys p next) = exp(s_up) / sum over all i not bought of exp(s_ui)      | ``losses``: mean of -ln P        |
 | (4) q_ui = (1 - c) (1/2I + b_i/2E) + c a_ui: how likely a draw of u is item i  | ``choices``                      |
 | (5) w' <- w' + max(1/t, 1/T) (w - w') after step t: weights that score         | ``training_step``                |
-| (6) rank by s_ui + x where u has not met i: P(u, i) counts e^x times           | ``ranked_by``                    |
+| (6) a list: the L largest s_ui + x [u has not met i], in the order of s_ui     | ``score_all``                    |
 
 For each purchase p in train, p is taken back, and (3) asks which of the items not bought it was. Its sum runs over the
 user's own items exactly. All others are represented by N draws from (4), of which each that the user does not know
@@ -22,8 +21,8 @@ the item with the user's purchases over that of all items; of the others half ar
 buyers (E in all). A batch is of users with all their purchases: what their items say is then collected once.
 
 (3) is a probability over all items, so own and new ones compete on one scale, and x = 0 finds most purchases. To value
-the discovery of a new item 1 + l times as much as another hit is to rank by P (1 + l) where the item is new: one
-constant x = ln(1 + l) for all pairs, whatever the user.
+the discovery of a new item 1 + l times as much as another hit is to fill a list by P (1 + l) where an item is new: one
+x = ln(1 + l) for all pairs, whatever the user. Within the list every hit gains by standing high, so that P orders it.
 
 Deviations: none, for there is no paper. Shape letters: B users of a batch, P their purchases, U users, I items,
 C pairs, F columns of evidence, K similar items, E own items.
@@ -44,6 +43,7 @@ from macrorec.ops.average import average, of_buffers
 from macrorec.ops.choices import Choices, Near, choices, log_sum_exp, open_pairs, rows_of
 from macrorec.ops.evidence import KINDS, PAIRS_AT_ONCE, Evidence, Rows
 from macrorec.ops.mlp import MLP, n_weights
+from macrorec.ops.places import placed
 
 _PAIRS_IN_CACHE = 1 << 12  # whose hidden layers stay near the processor: 5 times as fast as all at once
 
@@ -69,7 +69,9 @@ class EvidenceConfig:
     dim: int = 128
     """Singular vectors of the auxiliary behaviours by which items are compared."""
     discovery: float = 0.0
-    """x of (6). 0 is what was learned; more of it moves new items up at the cost of the user's own."""
+    """x of (6). 0 is what was learned; more of it lets new items into the list at the cost of the user's own."""
+    n_places: int = 10
+    """L of (6), the length of list that ``discovery`` is meant for."""
     without: tuple[str, ...] = ()
     """Kinds of evidence to leave out: of ``macrorec.ops.evidence.KINDS``."""
 
@@ -78,8 +80,8 @@ class EvidenceConfig:
             raise ConfigError(f"evidence.without: {unknown[0]!r} is no kind of evidence; there are {', '.join(KINDS)}")
         if self.prior <= 0 or self.shrinkage <= 0 or not 0 <= self.near < 1:
             raise ConfigError("evidence needs prior and shrinkage above 0, and near of at least 0 and below 1")
-        if min(self.n_neighbors, self.dim, self.n_sampled, self.n_averaged) < 1:
-            raise ConfigError("evidence needs n_neighbors, dim, n_sampled and n_averaged of at least 1")
+        if min(self.n_neighbors, self.dim, self.n_sampled, self.n_averaged, self.n_places) < 1:
+            raise ConfigError("evidence needs n_neighbors, dim, n_sampled, n_averaged and n_places of at least 1")
 
 
 class EvidenceModel(Model):
@@ -93,6 +95,8 @@ class EvidenceModel(Model):
     share_I: Tensor
     near_IK: Tensor
     alike_IK: Tensor
+    bought_start_U: Tensor
+    bought_E: Tensor
     n_steps: Tensor
     centre_F: Tensor
     scale_F: Tensor
@@ -108,8 +112,8 @@ class EvidenceModel(Model):
         mean_F, deviation_F = self.evidence.moments(graph)
         kept_F = torch.tensor([kind not in config.without for kind in kinds])
         near_IK, alike_IK = map(torch.from_numpy, self.evidence.alike)
-        kept = {"near_IK": near_IK, "alike_IK": alike_IK, "centre_F": mean_F, "scale_F": kept_F / deviation_F}
-        for name, value in kept.items():
+        scale = {"centre_F": mean_F, "scale_F": kept_F / deviation_F}
+        for name, value in {"near_IK": near_IK, "alike_IK": alike_IK, **scale}.items():
             self.register_buffer(name, value, persistent=False)
         self.refresh(graph)
 
@@ -132,7 +136,8 @@ class EvidenceModel(Model):
         start_U, item_E = open_pairs(graph)
         buyers_I = torch.bincount(graph.target.item_E, minlength=graph.n_items)
         share_I = 0.5 / max(graph.n_items, 1) + 0.5 * buyers_I / max(len(graph.target), 1)
-        for name, value in {"start_U": start_U, "item_E": item_E, "share_I": share_I}.items():
+        bought = {"bought_start_U": graph.target.start_U, "bought_E": graph.target.item_E}
+        for name, value in {"start_U": start_U, "item_E": item_E, "share_I": share_I, **bought}.items():
             self.register_buffer(name, value.to(self.scale_F.device), persistent=False)
 
     def network_of(self, x_CF: Tensor, network: MLP) -> Tensor:
@@ -152,11 +157,10 @@ class EvidenceModel(Model):
 
     def choices(self, batch: RowBatch, row_P: Tensor) -> Choices:
         """The terms of the sum in (3), with draws from (4)."""
-        n_users, item_P = len(batch.users_B), batch.items_E
         near = Near(self.share_I, self.near_IK, self.alike_IK, self.config.near)
-        drawn_S, times_S = near.draw(row_P, item_P, n_users, self.config.n_sampled, batch.generator)
+        drawn_S, times_S = near.draw(row_P, batch.items_E, len(batch.users_B), self.config.n_sampled, batch.generator)
         own_B = take_rows(self.start_U, self.item_E, batch.users_B)
-        return choices(row_P, item_P, own_B, drawn_S, times_S, self.n_items)
+        return choices(row_P, batch.items_E, own_B, drawn_S, times_S, self.n_items)
 
     def training_step(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """(5), after each step."""
@@ -165,35 +169,32 @@ class EvidenceModel(Model):
         average(self.averaged, self.network, int(self.n_steps), self.config.n_averaged)
         return terms
 
-    def ranked_by(self, x_CF: Tensor) -> Tensor:
-        """(6), (C,): met is what an auxiliary behaviour has an edge of."""
-        score_C = torch.cat([self.network_of(some, self.averaged) for some in torch.split(x_CF, _PAIRS_IN_CACHE)])
-        met_by = [n for n, kind in enumerate(self.evidence.kinds) if kind == "edge"]
-        if not self.config.discovery or not met_by:
-            return score_C
-        return score_C + self.config.discovery * (x_CF[:, met_by] == 0).all(1)
-
-    def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
-        scores_B = torch.empty(len(users_B), device=users_B.device)
-        for some_C, x_CF in self.evidence.of_pairs(self.rows, users_B, items_B):
-            scores_B[some_C] = self.ranked_by(x_CF)
-        return scores_B
+    def averaged_of(self, x_CF: Tensor) -> Tensor:
+        """(2) by the averaged weights, (C,)."""
+        return torch.cat([self.network_of(some, self.averaged) for some in torch.split(x_CF, _PAIRS_IN_CACHE)])
 
     def score_all(self, users_B: Tensor) -> Tensor:
-        return self.score_some(users_B, torch.arange(self.n_items, device=users_B.device))
-
-    def score_some(self, users_B: Tensor, items_C: Tensor) -> Tensor:
-        return self._block(self.rows, users_B, items_C)
+        """(6). What was bought takes no place."""
+        score_BI, new_BI = self._all(self.rows, users_B)
+        if not self.config.discovery:
+            return score_BI
+        start_B, bought_E = take_rows(self.bought_start_U, self.bought_E, users_B)
+        free_BI = torch.ones_like(new_BI)
+        free_BI[rows_of(start_B), bought_E] = False
+        return placed(score_BI, self.config.discovery * new_BI, free_BI, self.config.n_places)
 
     def fold_in(self, history: Edges) -> Tensor:
-        """The same for new users, who come with what they bought."""
-        sizes = (len(history.start_U) - 1, self.n_items)
-        users_B, items_I = (torch.arange(n, device=self.scale_F.device) for n in sizes)
-        return self._block(Rows.of_target(history, len(self.rows.start_RU)), users_B, items_I)
+        """(2) of new users, who come with what they bought, and have met nothing else."""
+        users_B = torch.arange(len(history.start_U) - 1, device=self.scale_F.device)
+        return self._all(Rows.of_target(history, len(self.rows.start_RU)), users_B)[0]
 
-    def _block(self, rows: Rows, users_B: Tensor, items_C: Tensor) -> Tensor:
-        scores = [self.ranked_by(x_CF) for x_CF in self.evidence.of_blocks(rows, users_B, items_C)]
-        return torch.cat(scores).view(len(users_B), len(items_C))
+    def _all(self, rows: Rows, users_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(2) of each user with each item, and whether no auxiliary behaviour has an edge of the pair; both (B, I)."""
+        met_by = [n for n, kind in enumerate(self.evidence.kinds) if kind == "edge"]
+        tables = self.evidence.of_blocks(rows, users_B, torch.arange(self.n_items, device=users_B.device))
+        parts = [(self.averaged_of(x_CF), (x_CF[:, met_by] == 0).all(1)) for x_CF in tables]
+        score_C, new_C = map(torch.cat, zip(*parts, strict=True))
+        return score_C.view(len(users_B), self.n_items), new_C.view(len(users_B), self.n_items)
 
 
 MODEL = EvidenceModel
