@@ -1,5 +1,6 @@
 """A bundle that carries a ranker: two whole bundles, one inside the other, under one chain of checksums."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.test_bundle import log, saved
 
 from macrorec import models, recommender
 from macrorec.bundle import Bundle, check, ranker_of
+from macrorec.cli import status
 from macrorec.errors import ConfigError, DataError, UserError
 from macrorec.graph.bipartite import build
 from macrorec.restore import export, restore
@@ -77,7 +79,9 @@ def test_a_bundle_without_a_ranker_is_what_older_versions_read(both: Path, tmp_p
     assert check(tmp_path / "outer" / "b")["version"] == 1
 
 
-def test_export_writes_both_runs_and_says_which_cannot_go_together(tmp_path: Path) -> None:
+def test_export_writes_both_runs_and_says_which_cannot_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_ratings(tmp_path / "data")
     ranks = run(clicks(path), name="ranks", root=tmp_path / "runs")
     plain = run(clicks(path, "rates"), name="rates", root=tmp_path / "runs")
@@ -87,6 +91,12 @@ def test_export_writes_both_runs_and_says_which_cannot_go_together(tmp_path: Pat
     assert inner.config["run"] == ranks.name and Bundle.load(folder).config["run"] == finds.name
     with torch.no_grad():
         assert torch.equal(inner.model.score_all(torch.arange(3)), restore(ranks).model.score_all(torch.arange(3)))
+    capsys.readouterr()
+    verb = ["export", str(finds.folder), str(tmp_path / "again"), "--ranker", str(ranks.folder), "--json"]
+    assert status(verb) == 0
+    written = json.loads(capsys.readouterr().out)["files"]
+    assert {"manifest.json", "ranker/manifest.json", "ranker/macro.safetensors"} < set(written)
+    assert Bundle.load(tmp_path / "again" / "ranker").config["run"] == ranks.name
     for first, second, message in (
         (finds, plain, "rates is no ranker"),
         (ranks, ranks, "is a ranker itself"),

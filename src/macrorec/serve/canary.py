@@ -167,7 +167,6 @@ class Canary:
         if self._state == "index" and mean < self.config.floor:
             self._state = "fallen back"
             self._reason = f"recall at {k} was {mean:.3f} over {len(self._recalls)} checks, below {self.config.floor}"
-            self._recalls.clear()
         elif self._state == "fallen back" and mean >= self.config.recovered:
             self._state, self._reason = "index", f"recall at {k} is {mean:.3f} again"
 
