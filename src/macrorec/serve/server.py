@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -61,7 +58,10 @@ class Server(uvicorn.Server):
             self._on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Say 503 to ready from now on; stop listening when the drain is over, or at a second signal."""
+        """Say 503 to ready from now on; stop listening when the drain is over, or at a second signal.
+
+        What is not handed on to uvicorn is not raised once more in the end, so that the exit code is 0.
+        """
         again, self._shared.draining = self._shared.draining, True
         if again or not self.started:
             self.should_exit = True
@@ -91,19 +91,6 @@ class Server(uvicorn.Server):
                 self._shared.log.write("keys", count=len(self._shared.keys))
         except UserError as error:
             self._shared.log.write("keys", error=str(error))
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal that was heeded is not raised once more in the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _asks_later(connection: Any) -> bool:
