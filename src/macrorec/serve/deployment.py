@@ -105,6 +105,12 @@ class Deployment:
         found = users_UD, retriever, folding, scores
         return Deployment(place, version, bundle, ranker, *found, items_I, users_U)
 
+    @property
+    def items_ID(self) -> Floats | None:
+        """The item vectors of the fit; None for a model without."""
+        search = self.retriever.oracle if isinstance(self.retriever, Canary) else self.retriever
+        return search.items_ID if isinstance(search, Exact) else None
+
     def index_health(self) -> IndexHealth | None:
         """How the approximate index does; None where search is exact anyway."""
         return self.retriever.health() if isinstance(self.retriever, Canary) else None
