@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
         self._shared: Shared = app.state.shared
         self._on_listening = on_listening
         self._end = math.inf
+        self._keys_error = ""
         settings = self._shared.settings
         bounds = {"header_bytes": settings.header_bytes, "header_seconds": settings.header_seconds}
         protocol = type("BoundedProtocol", (Protocol,), {**bounds, "door": staticmethod(door(self._shared))})
@@ -89,8 +90,11 @@ class Server(uvicorn.Server):
         try:
             if self._shared.keys.refresh():
                 self._shared.log.write("keys", count=len(self._shared.keys))
+            self._keys_error = ""
         except UserError as error:
-            self._shared.log.write("keys", error=str(error))
+            if str(error) != self._keys_error:  # told once, not every second
+                self._shared.log.write("keys", error=str(error))
+            self._keys_error = str(error)
 
 
 def _asks_later(connection: Any) -> bool:
