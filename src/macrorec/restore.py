@@ -144,8 +144,8 @@ def _write(result: Run, found: Restored, folder: str | Path, ranker: Path | None
     titles = titles_of(found.config.source, found.parts.items)
     users, items = found.parts.users, found.parts.items
     clusters = clusters_of(found.model, found.parts)
-    known = {"titles": titles, "clusters": clusters, "ranker": ranker}
-    return Bundle.save(folder, found.model, found.graph, users, items, kept, **known)
+    fitted = found.model, found.graph, users, items
+    return Bundle.save(folder, *fitted, kept, titles=titles, clusters=clusters, ranker=ranker)
 
 
 def summary(result: Run, recipe: str) -> dict[str, Any]:
