@@ -110,7 +110,7 @@ def run(intake: Intake, until: Callable[[], bool]) -> None:
 def test_all_messages_come_and_are_confirmed(log: SqliteLog) -> None:
     topic = {0: [value(n) for n in range(3 * MOST)], 1: [value(n) for n in range(3 * MOST, 3 * MOST + 10)]}
     consumer = FakeConsumer(topic, {})
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 3 * MOST, 1: 10})
     assert items(log) == sorted(f"i{n}" for n in range(3 * MOST + 10)) and consumer.closed
     assert (intake.told.messages, intake.told.added, intake.told.duplicates) == (3 * MOST + 10, 3 * MOST + 10, 0)
@@ -122,11 +122,11 @@ def test_what_is_delivered_again_adds_nothing(log: SqliteLog) -> None:
     for _ in range(3):
         consumer = FakeConsumer(topic, {})
         consumer.refuse_commit = True
-        intake = Intake(consumer, log.append, SCHEMA)
+        intake = Intake(consumer, log.append, SCHEMA.check)
         run(intake, lambda intake=intake: intake.told.added + intake.told.duplicates == 150)
         assert consumer.committed == {} and "was not told" in str(intake.told.last_error)
     consumer = FakeConsumer(topic, {0: 90})
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 100, 1: 50})
     assert intake.told.duplicates == 60 and len(items(log)) == 150 == len(set(items(log)))
 
@@ -140,7 +140,7 @@ def test_nothing_is_confirmed_before_it_is_durable(log: SqliteLog) -> None:
         assert durable.wait(10)
         return log.append(events)
 
-    intake = Intake(consumer, append, SCHEMA)
+    intake = Intake(consumer, append, SCHEMA.check)
     intake.start()
     assert asked.wait(10)
     time.sleep(0.02)
@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_written_is_tried_again(log: SqliteLog) -> None:
             raise failures.pop()
         return log.append(events)
 
-    intake = Intake(consumer, append, SCHEMA)
+    intake = Intake(consumer, append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 10})
     assert len(items(log)) == 10 and intake.told.last_error is None
 
@@ -170,7 +170,7 @@ def test_a_log_that_cannot_be_written_is_tried_again(log: SqliteLog) -> None:
         raise LogUnavailable("down")
 
     consumer = FakeConsumer({0: [value(n) for n in range(10)]}, {})
-    intake = Intake(consumer, never, SCHEMA)
+    intake = Intake(consumer, never, SCHEMA.check)
     run(intake, lambda: intake.told.last_error == "down")
     assert consumer.committed == {} and consumer.closed
 
@@ -181,7 +181,7 @@ def test_a_log_that_cannot_be_written_is_tried_again(log: SqliteLog) -> None:
 )
 def test_what_is_no_event_is_passed_over(log: SqliteLog, bad: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
     consumer = FakeConsumer({0: [value(0), bad, value(2)], 1: [bad]}, {})
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 3, 1: 1})
     assert items(log) == ["i0", "i2"] and intake.told.refused == 2
     assert "message 1 of events:0 is passed over" in caplog.text
@@ -195,14 +195,14 @@ def test_what_the_log_refuses_holds_nobody_up(log: SqliteLog) -> None:
         return log.append(events)
 
     consumer = FakeConsumer({0: [value(n) for n in range(10)]}, {})
-    intake = Intake(consumer, append, SCHEMA)
+    intake = Intake(consumer, append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 10})
     assert len(items(log)) == 9 and intake.told.refused == 1
 
 
 def test_a_message_cannot_say_where_it_is_from(log: SqliteLog) -> None:
     consumer = FakeConsumer({0: [value(n, source="s", offset=0) for n in range(3)]}, {})
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 3})
     assert len(items(log)) == 3
     again = [Event("u", "i", "view", source="events:0", offset=n) for n in range(3)]
@@ -212,12 +212,12 @@ def test_a_message_cannot_say_where_it_is_from(log: SqliteLog) -> None:
 def test_errors_of_kafka(log: SqliteLog) -> None:
     consumer = FakeConsumer({0: [value(0)]}, {})
     consumer.errors = [FakeError("broker down", False)]
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.committed == {0: 1})
     assert not intake.told.refused
     consumer = FakeConsumer({0: []}, {})
     consumer.errors = [FakeError("fenced", True)]
-    intake = Intake(consumer, log.append, SCHEMA)
+    intake = Intake(consumer, log.append, SCHEMA.check)
     run(intake, lambda: consumer.closed)
     assert intake.told.last_error == "Kafka: fenced"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file of keys;
 
 
 def serve(
+    ctx: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle: macrorec export.")],
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
@@ -51,6 +53,19 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option("--drain", help="Seconds after SIGTERM in which requests are still taken, but not ready.")
     ] = 0.0,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="URL", envvar="MACROREC_STORE", help="Share the log in a server: redis://host:6379/0."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that answer; with --store.")] = 1,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", metavar="BROKERS", help="Take events from Kafka, too; with --topic.")
+    ] = None,
+    topic: Annotated[str | None, typer.Option("--topic", help="Kafka's topic of events in JSON.")] = None,
+    consumer_group: Annotated[str, typer.Option("--group", help="Kafka's group of consumers.")] = "macrorec",
+    parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No line per request on standard error.")] = False,
     json: Json = False,
 ) -> None:
@@ -76,18 +91,61 @@ def serve(
     )
     if durability not in ("fsync", "interval", "none"):
         raise ConfigError(f"--durability is {durability!r}; allowed are fsync, interval, none")
-    bound = bind(host, port)
+    if workers > 1 and store is None:
+        raise ConfigError("several workers need a log that they share: --store redis://host:6379/0")
+    if (kafka is None) != (topic is None):
+        raise ConfigError("--kafka and --topic go together")
+    bound = bind(host, port, shared=workers > 1 or parent is not None)
     with bound:
         address = f"[{host.strip('[]')}]" if ":" in host else host
         url = f"http://{address}:{bound.getsockname()[1]}"
-        _run(bundle, data, durability, interval_ms, settings, known, bound, url, quiet, json)
+        if workers > 1:
+            os.environ["MACROREC_STORE"] = store or ""  # where no other user of the machine can read a password
+            from macrorec.serve.workers import supervise
+
+            def tell() -> None:
+                _tell(
+                    json, {"url": url, "workers": workers, "durability": durability, "keys": len(known)}, bundle, known
+                )
+
+            own = {"port": bound.getsockname()[1], "rate": None if rate is None else rate / workers}
+            patience = settings.drain_seconds + settings.shutdown_seconds + 10
+            supervise(_one_of_them(ctx, own), workers, tell, patience=patience)
+        else:
+            if parent is not None:
+                from macrorec.serve.workers import follow
+
+                follow(parent)
+            _run(
+                bundle,
+                data,
+                (store, durability, interval_ms),
+                (kafka, topic, consumer_group),
+                settings,
+                known,
+                bound,
+                url,
+                quiet,
+                json,
+            )
+
+
+def _one_of_them(ctx: typer.Context, own: dict[str, Any]) -> list[str]:
+    """The command of one worker: as this one, but for ``own``; the store's address is in the environment."""
+    command = [sys.executable, "-m", "macrorec", "serve", str(ctx.params["bundle"])]
+    for option in ctx.command.params:
+        value = own.get(option.name or "", ctx.params.get(option.name or ""))
+        if option.name in ("bundle", "store", "workers") or value in (None, False, option.default):
+            continue
+        command += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return command
 
 
 def _run(
     bundle: Path,
     data: Path,
-    durability: Any,
-    interval_ms: int,
+    kept: tuple[str | None, Any, int],
+    consumed: tuple[str | None, str | None, str],
     settings: Settings,
     known: Any,
     bound: Any,
@@ -95,6 +153,9 @@ def _run(
     quiet: bool,
     json: bool,
 ) -> None:
+    """``kept``: store, durability, milliseconds between flushes; ``consumed``: Kafka's brokers, topic and group."""
+    from contextlib import ExitStack, closing
+
     import torch
 
     from macrorec import files
@@ -102,28 +163,40 @@ def _run(
     from macrorec.serve.request_log import RequestLog
     from macrorec.serve.server import serve as run
     from macrorec.serve.service import Service
-    from macrorec.serve.sqlite_log import SqliteLog
 
     torch.set_num_threads(1)  # requests run beside each other; threads inside each would only wait for one another
     with files.told(data):
         data.mkdir(parents=True, exist_ok=True)
-    log = SqliteLog(data / "log.sqlite", durability=durability, interval_ms=interval_ms)
-    try:
-        service = Service(bundle, log, data / "snapshots")
-        try:
-            version = service.model()["version"]
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(_log(data, *kept)))
+        service = stack.enter_context(closing(Service(bundle, log, data / "snapshots")))
+        if consumed[0] is not None and consumed[1] is not None:
+            from macrorec.serve.kafka import Intake, connect
 
-            def tell() -> None:
-                result = {"url": url, "version": version, "durability": durability, "keys": len(known)}
-                answer(result, json, [f"{bundle}, version {version}, at {url}; {durability}; {_guarded(known)}"])
-                sys.stdout.flush()
+            intake = Intake(
+                connect(consumed[0], consumed[1], consumed[2]), service.feedback, lambda raw: service.check([raw])[0]
+            )
+            stack.enter_context(closing(intake))
+            intake.start()
+        result = {"url": url, "version": service.model()["version"], "durability": kept[1], "keys": len(known)}
+        app = create_app(service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr))
+        run(app, bound, lambda: _tell(json, result, bundle, known))
 
-            app = create_app(service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr))
-            run(app, bound, tell)
-        finally:
-            service.close()
-    finally:
-        log.close()
+
+def _log(data: Path, store: str | None, durability: Any, interval_ms: int) -> Any:
+    if store is not None:
+        from macrorec.serve.redis_log import RedisLog
+
+        return RedisLog(store, durability)
+    from macrorec.serve.sqlite_log import SqliteLog
+
+    return SqliteLog(data / "log.sqlite", durability=durability, interval_ms=interval_ms)
+
+
+def _tell(json: bool, result: dict[str, Any], bundle: Path, known: Any) -> None:
+    what = f"version {result['version']}" if "version" in result else f"{result['workers']} workers"
+    answer(result, json, [f"{bundle}, {what}, at {result['url']}; {result['durability']}; {_guarded(known)}"])
+    sys.stdout.flush()
 
 
 def _guarded(known: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from macrorec.errors import ConfigError, ResourceError
-from macrorec.serve.events import Event, EventError, Schema
+from macrorec.serve.events import Event, EventError
 from macrorec.serve.log import Appended, LogFull, LogUnavailable
 
 MOST = 1_000
@@ -61,7 +61,7 @@ class Consumed:
     duplicates: int = 0
     """Delivered again, and in the log already."""
     refused: int = 0
-    """No events, or none that the schema allows: told in the log of errors, and passed over."""
+    """No events, or none that is allowed: told in the log of errors, and passed over."""
     last_error: str | None = None
 
 
@@ -96,10 +96,12 @@ def connect(brokers: str, topic: str, group: str) -> Consumer:
 class Intake:
     """A thread that brings messages into the log, until it is closed."""
 
-    def __init__(self, consumer: Consumer, append: Callable[[Sequence[Event]], Appended], schema: Schema) -> None:
-        """``append``: of a log, or of a service; it returns when events are durable."""
+    def __init__(
+        self, consumer: Consumer, append: Callable[[Sequence[Event]], Appended], check: Callable[[Any], Event]
+    ) -> None:
+        """``append``: of a log, or of a service; it returns when events are durable. ``check``: as ``Schema.check``."""
         self.told = Consumed()
-        self._consumer, self._append, self._schema = consumer, append, schema
+        self._consumer, self._append, self._check = consumer, append, check
         self._end = threading.Event()
         self._thread = threading.Thread(target=self.run, name="kafka", daemon=True)
 
@@ -161,7 +163,7 @@ class Intake:
             if isinstance(raw, dict):
                 raw = {name: field for name, field in raw.items() if name not in ("source", "offset")}
                 raw |= {"source": source, "offset": message.offset()}
-            return self._schema.check(raw)
+            return self._check(raw)
         except EventError as error:
             self._refuse(source, message.offset(), error.reason)
             return None

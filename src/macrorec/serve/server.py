@@ -101,14 +101,19 @@ def _asks_later(connection: Any) -> bool:
     return connection.cycle is None
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket at that address, not yet listening: whether it can be had is known before anything is loaded."""
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket at that address, not yet listening: whether it can be had is known before anything is loaded.
+
+    ``shared``: other processes may bind it, too, and each gets a part of the connections.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}: {error.strerror}") from error
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind(address)
     except (OSError, OverflowError) as error:
