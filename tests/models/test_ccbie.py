@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from macrorec.api import PairBatch
+from macrorec.api import PairBatch, RowBatch
 from macrorec.errors import ConfigError
 from macrorec.models.ccbie import MODEL
 
@@ -154,6 +154,50 @@ def test_losses_and_gradients_equal_the_literal_losses(drawn, settings):
                 assert slope[d] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-8), (name, d)
 
 
+def whole_by_loops(config, values, rows, users):
+    """(10) over all pairs, (11): what each pair that is no edge weighs is as if N were drawn, or by powers of that."""
+    n_items, degree = len(rows[0]), [sum(column) for column in zip(*rows, strict=True)]
+    a = [(1 + d) ** config.by_item for d in degree]
+    lacking = [sum(a[i] for i in range(n_items) if not row[i]) for row in rows]
+    mean = sum(degree) / sum(weight for row, weight in zip(rows, lacking, strict=True) if any(row))
+    total, n_edges = 0.0, 0
+    for u in users:
+        n_edges += sum(rows[u])
+        per_pair = mean * (sum(rows[u]) / lacking[u] / mean) ** config.by_user
+        for i in range(n_items):
+            y = likelihood_by_loops(config, values, u, i)
+            weight = config.n_negatives * config.negative_weight * per_pair * a[i]
+            total += (1 - y) ** 2 if rows[u][i] else weight * y**2
+    return total / (n_edges * (1 + config.n_negatives) if config.over == "mean" else 1)
+
+
+@pytest.mark.parametrize("by", [{}, {"by_user": 0.0}, {"by_user": 0.6, "by_item": 0.4}], ids=str)
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_all_pairs_instead_of_drawn_ones_equal_the_literal_sum(drawn, settings, by):
+    model = model_of(drawn(ROWS), negatives="all", **settings, **by)
+    batch = RowBatch(torch.tensor([2, 0]), torch.tensor([0, 1, 3]), torch.tensor([2, 0, 1]), torch.Generator())
+    terms = model.losses(batch)
+    expected = whole_by_loops(model.config, values_of(model), ROWS, [2, 0])
+    assert terms["structure"].item() == pytest.approx(expected, rel=1e-6)  # weights are single
+    assert set(terms) == ({"structure"} if model.config.variant == "explicit" else {"structure", "clusters"})
+
+
+def test_a_user_without_an_edge_scores_as_the_others_do_on_average(drawn):
+    graph = drawn([*ROWS, [0, 0, 0]])
+    model = model_of(graph)
+    every, (preference_UQ, _) = model.score_all(torch.arange(4)), model.clusters()
+    torch.testing.assert_close(every[3], every[:3].mean(0))
+    torch.testing.assert_close(preference_UQ[3], preference_UQ[:3].mean(0))
+    users, items = torch.tensor([3, 0, 3]), torch.tensor([1, 1, 2])
+    torch.testing.assert_close(model.score(users, items), every[users, items])
+
+    as_started = model_of(graph, cold="random")
+    values = values_of(as_started)
+    expected = [likelihood_by_loops(as_started.config, values, 3, i) for i in range(3)]
+    assert as_started.score_all(torch.tensor([3])).tolist() == [pytest.approx(expected)]
+    assert model_of(drawn([[0, 0], [0, 0]])).score_all(torch.arange(2)).isfinite().all()
+
+
 def test_clusters_are_the_preferences_and_assignments_that_score(drawn):
     model = model_of(drawn(ROWS), variant="implicit")
     preference_UQ, assignment_IQ = model.clusters()
@@ -205,6 +249,9 @@ def test_tables_centres_and_matrices_start_as_xavier_has_it_and_biases_at_zero(d
         ({"alpha": 1.1}, "alpha"),
         ({"beta": -1.0}, "beta"),
         ({"negative_weight": 0.0}, "negative_weight"),
+        ({"negatives": "all", "by_user": 1.5}, "by_user, by_item must lie in"),
+        ({"negatives": "all", "by_item": -0.1}, "by_user, by_item must lie in"),
+        ({"by_item": 0.5}, "set negatives to 'all'"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(settings, line):

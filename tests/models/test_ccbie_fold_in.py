@@ -17,8 +17,9 @@ NEW = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
 def parts_of(model, history):
     """What ``_own_loss`` takes."""
     items_IZ = model.encode()[1].detach()
-    row_E, own_E = history.user_E, history.item_E
-    return items_IZ[own_E], row_E, history.start_U.diff(), items_IZ.T @ items_IZ
+    own_E = history.item_E
+    weight_B, row_E = model.others.weights(history.start_U, own_E)
+    return items_IZ[own_E], row_E, model.others.of_edges(weight_B, row_E, own_E), weight_B, model.others.gram(items_IZ)
 
 
 @pytest.mark.parametrize("true_negatives", [True, False])

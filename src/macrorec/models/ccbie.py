@@ -18,10 +18,12 @@ Zhang, Lin, Rao & Bu, Efficient bipartite graph embedding induced by clustering 
 
 Deviations: (11) has no lower bound in the norms of C, while all else sees directions only; ``spread`` says where it is
 taken. An epoch meets every edge once, with uniform negatives; the paper does not say what (10) runs over in a batch.
-Its MLPs have no activation that it names, ours ``activation``.
+Its MLPs have no activation that it names, ours ``activation``. Ours, off by default: (10) over all pairs, without
+drawing (``negatives``), by weights of user and item. A user without an edge in train scores as all others do on
+average, where the paper leaves what the vector started from (``cold``).
 
 Shape letters: B batch, U users, I items, D embedding, K clusters, H hidden (K_h), Q preferences (K_q), N negatives per
-positive, M = 1 + N, Z = D + Q + 1 numbers of the inner product, C chosen pairs.
+positive, M = 1 + N, Z = D + Q + 1 numbers of the inner product, E pairs of the batch's users.
 """
 
 from __future__ import annotations
@@ -35,11 +37,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, normalize
 
-from macrorec.api import Batch, PairBatch, Pairwise, Step, TwoTower
+from macrorec.api import Batch, PairBatch, Pairwise, RowBatch, Step, TwoTower, UserRows
 from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Edges, Graph
 from macrorec.ops.clusters import ClusterAdam, Terms, one_step_serves
 from macrorec.ops.descent import descend
+from macrorec.ops.whole import OtherPairs
 
 # Of a new user's own descent: on MovieLens 100K to within 1 % of the loss after 1,000 steps.
 FOLD_STEPS, FOLD_RATE = 100, 0.03
@@ -69,6 +72,16 @@ class CCBIEConfig:
     """Ours: what the square of a negative counts in (10), where that of a positive counts 1."""
     true_negatives: bool = True
     """Whether a negative may be no train item of the user."""
+    negatives: Literal["drawn", "all"] = "drawn"
+    """N per positive, drawn; or (ours) all pairs of the batch's users that are no edge, each as often as one would be
+    drawn on average: the same loss without noise, exact by Gram matrices. A batch is then one of users."""
+    by_user: float = 1.0
+    """Of ``all``: what one pair of a user weighs is a power of the user's edges per pair. 1: as if drawn for each
+    edge. 0: all pairs the same."""
+    by_item: float = 0.0
+    """Of ``all``: negatives of an item weigh as this power of one more than its edges."""
+    cold: Literal["mean", "random"] = "mean"
+    """The user's side of (8) of a user without an edge in train: the mean of all others'; or as it was initialised."""
     variant: Literal["full", "explicit", "implicit", "no-mlp", "softmax"] = "full"
     """The ablations of Fig. 6: CCBIE_E has (1) alone, CCBIE_I (7) alone, CCBIE_M no MLPs, CCBIE_S (15)."""
     activation: Literal["relu", "tanh", "sigmoid", "none"] = "relu"
@@ -85,6 +98,10 @@ class CCBIEConfig:
             raise ConfigError(f"ccbie.beta must be finite and at least 0, not {self.beta!r}")
         if not 0 < self.negative_weight < math.inf:
             raise ConfigError(f"ccbie.negative_weight must be finite and above 0, not {self.negative_weight!r}")
+        if not (0 <= self.by_user <= 1 and 0 <= self.by_item <= 1):
+            raise ConfigError(f"ccbie.by_user, by_item must lie in [0, 1], not {self.by_user!r}, {self.by_item!r}")
+        if self.negatives == "drawn" and (self.by_user, self.by_item) != (1, 0):
+            raise ConfigError("ccbie.by_user and by_item weigh pairs that are not drawn: set negatives to 'all'")
         sizes = {"dim": self.dim}
         if self.variant != "explicit":
             if self.variant != "no-mlp":
@@ -108,10 +125,12 @@ class CCBIE(TwoTower):
 
     Config = CCBIEConfig
     config: CCBIEConfig
+    cold_U: Tensor
 
     def __init__(self, config: CCBIEConfig, graph: Graph) -> None:
         super().__init__(config, graph)
-        self.batches = Pairwise(n=config.n_negatives, true_negatives=config.true_negatives)
+        drawn = Pairwise(n=config.n_negatives, true_negatives=config.true_negatives)
+        self.batches = drawn if config.negatives == "drawn" else UserRows()
         self.users_UD = nn.Parameter(torch.zeros(graph.n_users, config.dim))
         self.items_ID = nn.Parameter(torch.zeros(graph.n_items, config.dim))
         self.clustered = config.variant != "explicit"
@@ -122,6 +141,10 @@ class CCBIE(TwoTower):
             for _ in range(2)
         )
         self.own: ClusterAdam | None = None
+        per_edge, known = config.n_negatives * config.negative_weight, graph.target
+        by = {"by_user": config.by_user, "by_item": config.by_item}
+        self.others = OtherPairs(known, graph.n_items, per_edge, **by, apart=config.true_negatives)
+        self.register_buffer("cold_U", known.start_U.diff() == 0, persistent=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Xavier's uniform values for tables, centres and matrices; biases: 0."""
@@ -135,7 +158,10 @@ class CCBIE(TwoTower):
     def memory(cls, config: CCBIEConfig, graph: Graph) -> int:
         """Tables, centres and matrices with gradients and Adam's two moments; both sides of the inner product."""
         small = config.n_clusters * config.dim + 2 * sum(map(math.prod, _shapes(config)))
-        return 4 * (4 * (graph.n_nodes * config.dim + small) + graph.n_nodes * (config.dim + config.n_preferences + 1))
+        width = config.dim + config.n_preferences + 1
+        passed = graph.n_items * (4 * width + 4 * config.n_clusters + 4 * config.hidden)
+        held = 4 * (graph.n_nodes * config.dim + small) + graph.n_nodes * width
+        return 4 * (held + (passed if config.negatives == "all" else 0))
 
     def affinity(self, x_BD: Tensor) -> Tensor:
         """(2), (5): cosines with all centres, (..., K)."""
@@ -191,10 +217,18 @@ class CCBIE(TwoTower):
         return torch.cat([*parts, torch.ones_like(items_BD[:, :1])], -1)
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        return self.user_vectors(self.users_UD), self.item_vectors(self.items_ID)
+        return self.met(self.user_vectors(self.users_UD)), self.item_vectors(self.items_ID)
+
+    def met(self, rows_U: Tensor) -> Tensor:
+        """The same rows (U, ...), where users without an edge in train have the mean of all others', if any."""
+        if self.config.cold == "random" or not self.cold_U.any() or self.cold_U.all():
+            return rows_U
+        return torch.where(self.cold_U[:, None], rows_U[~self.cold_U].mean(0), rows_U)
 
     def score(self, users_B: Tensor, items_B: Tensor) -> Tensor:
-        """(8) of pairs; only their rows are computed."""
+        """(8) of pairs; only their rows are computed, unless a user has no edge in train."""
+        if self.config.cold == "mean" and self.cold_U[users_B].any():
+            return super().score(users_B, items_B)
         return self.likelihood(embedding(users_B, self.users_UD), embedding(items_B, self.items_ID))
 
     def clusters(self) -> tuple[Tensor, Tensor] | None:
@@ -202,23 +236,32 @@ class CCBIE(TwoTower):
         if not self.clustered:
             return None
         with torch.no_grad():
-            return self.preference(self.users_UD), self.assignment(self.items_ID)
+            return self.met(self.preference(self.users_UD)), self.assignment(self.items_ID)
 
     def structure(self, y_BM: Tensor) -> Tensor:
         """(10): sum (or mean) of (E - Y)^2; E is 1 in the first column and 0 in the others."""
         square_BM = torch.cat([1 - y_BM[:, :1], math.sqrt(self.config.negative_weight) * y_BM[:, 1:]], 1).square()
         return square_BM.sum() if self.config.over == "sum" else square_BM.mean()
 
+    def whole(self, batch: RowBatch) -> Tensor:
+        """(10) over all pairs of the batch's users; its mean is over as many as would be drawn."""
+        users_BZ = self.user_vectors(embedding(batch.users_B, self.users_UD))
+        total = self.others.squares(users_BZ, self.item_vectors(self.items_ID), batch.start_B, batch.items_E)
+        return total if self.config.over == "sum" else total / (len(batch.items_E) * (1 + self.config.n_negatives))
+
     def disentangle(self) -> Tensor:
         """(11) by sum_{i<j} |C_i - C_j|^2 = K sum_i |C_i|^2 - |sum_i C_i|^2."""
         c_KD = normalize(self.centres_KD, dim=-1) if self.config.spread == "sphere" else self.centres_KD
         return -self.config.beta * (len(c_KD) * c_KD.square().sum() - c_KD.sum(0).square().sum())
 
-    def losses(self, batch: PairBatch) -> dict[str, Tensor]:
+    def losses(self, batch: PairBatch | RowBatch) -> dict[str, Tensor]:
         """(12), term by term."""
-        users_BD = embedding(batch.users_B, self.users_UD)
-        items_BMD = embedding(torch.cat([batch.items_B[:, None], batch.negatives_BN], 1), self.items_ID)
-        terms = {"structure": self.structure(self.likelihood(users_BD[:, None], items_BMD))}
+        if isinstance(batch, RowBatch):
+            terms = {"structure": self.whole(batch)}
+        else:
+            users_BD = embedding(batch.users_B, self.users_UD)
+            items_BMD = embedding(torch.cat([batch.items_B[:, None], batch.negatives_BN], 1), self.items_ID)
+            terms = {"structure": self.structure(self.likelihood(users_BD[:, None], items_BMD))}
         if self.clustered and self.config.beta:
             terms["clusters"] = self.disentangle()
         return terms
@@ -228,7 +271,8 @@ class CCBIE(TwoTower):
     ) -> torch.optim.Optimizer | None:
         """Adam on the CPU by one compiled loop; torch's elsewhere, for double numbers, and with clipped gradients."""
         config, self.own = self.config, None
-        if kind == "adam" and clip_norm is None and one_step_serves(self.users_UD):
+        drawn = config.negatives == "drawn"
+        if drawn and kind == "adam" and clip_norm is None and one_step_serves(self.users_UD):
             centres = [self.centres_KD] if self.clustered else []
             terms = Terms(
                 alpha=config.share,
@@ -260,43 +304,39 @@ class CCBIE(TwoTower):
     def folding(self) -> Callable[[Edges], Tensor]:
         """User vectors (B, Z) of new users, who go down their share of (10) while items, centres and MLPs stand.
 
-        What training draws, in expectation: a user's H pairs, and all other items, each with the weight of a negative
-        times N H / (I - H). That is exact, for sum_i Y_i^2 is p (V'V) p' for a user's side p of (8). It starts from
+        What training draws, in expectation: a user's H pairs, and all others, by ``OtherPairs``. It starts from
         the sum of the items' directions; zero for one without items.
         """
         items_IZ = self.encode()[1].detach()
-        gram_ZZ, unit_ID = items_IZ.T @ items_IZ, normalize(self.items_ID.detach(), dim=-1)
+        gram_ZZ, unit_ID = self.others.gram(items_IZ), normalize(self.items_ID.detach(), dim=-1)
 
         def fold(history: Edges) -> Tensor:
             start_B = history.start_U.to(items_IZ.device)
             vectors_BZ = items_IZ.new_zeros(len(start_B) - 1, items_IZ.shape[1])
             for first, last in _blocks(history.start_U, _PAIRS_AT_ONCE):
                 own_E = history.item_E[history.start_U[first] : history.start_U[last]].to(items_IZ.device)
-                size_B = start_B[first : last + 1].diff()
-                row_E = torch.arange(last - first, device=items_IZ.device).repeat_interleave(size_B)
+                weight_B, row_E = self.others.weights(start_B[first : last + 1], own_E)
                 sums_BD = unit_ID.new_zeros(last - first, unit_ID.shape[1]).index_add(0, row_E, unit_ID[own_E])
-                loss = self._own_loss(items_IZ[own_E], row_E, size_B, gram_ZZ)
+                weight_E = self.others.of_edges(weight_B, row_E, own_E)
+                loss = self._own_loss(items_IZ[own_E], row_E, weight_E, weight_B, gram_ZZ)
                 users_BD = descend(loss, normalize(sums_BD, dim=-1), steps=FOLD_STEPS, lr=FOLD_RATE)
-                vectors_BZ[first:last] = self.user_vectors(users_BD).detach() * (size_B > 0)[:, None]
+                vectors_BZ[first:last] = (
+                    self.user_vectors(users_BD).detach() * (start_B[first : last + 1].diff() > 0)[:, None]
+                )
             return vectors_BZ
 
         return fold
 
-    def _own_loss(self, own_EZ: Tensor, row_E: Tensor, size_B: Tensor, gram_ZZ: Tensor) -> Callable[[Tensor], Tensor]:
-        """Each new user's share of (10), given the item's side of their pairs."""
-        n_B = size_B.to(gram_ZZ.dtype)
-        n_others_B = self.n_items - (n_B if self.config.true_negatives else torch.zeros_like(n_B))
-        weight = self.config.n_negatives * self.config.negative_weight
-        weight_B = torch.where(n_others_B > 0, weight * n_B / n_others_B, 0.0)
+    def _own_loss(
+        self, own_EZ: Tensor, row_E: Tensor, weight_E: Tensor, weight_B: Tensor, gram_ZZ: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """Each new user's share of (10), given the item's side of their pairs, and the weights of all others."""
 
         def loss(users_BD: Tensor) -> Tensor:
             p_BZ = self.user_vectors(users_BD)
             y_E = (embedding(row_E, p_BZ) * own_EZ).sum(-1)
-            known_E = (1 - y_E).square()
-            if self.config.true_negatives:
-                known_E = known_E - weight_B[row_E] * y_E.square()
-            others_B = weight_B * ((p_BZ @ gram_ZZ) * p_BZ).sum(-1)
-            return others_B.index_add(0, row_E, known_E)
+            known_E = (1 - y_E).square() - weight_E * y_E.square()
+            return self.others.over_items(p_BZ, weight_B, gram_ZZ).index_add(0, row_E, known_E)
 
         return loss
 
