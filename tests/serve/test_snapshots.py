@@ -52,6 +52,9 @@ def test_those_before_may_be_discarded(tmp_path: Path) -> None:
     left = tmp_path / ".snapshot-9.x7.tmp"
     left.mkdir()
     (left / "users.parquet").write_text("ann")
+    write(tmp_path, 9, TENSORS, FRAMES, {})
+    assert positions(tmp_path) == (5, 9) and not left.exists()
+    left.mkdir()
     assert snapshots.discard(tmp_path, 9) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot-9"]
     assert snapshots.discard(tmp_path, 10) == 1 and latest(tmp_path) is None

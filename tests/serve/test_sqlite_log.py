@@ -107,6 +107,7 @@ def test_subscribers_know_an_entry_before_it_is_acknowledged(log: SqliteLog) -> 
     threads: set[str] = set()
 
     def apply(batch: Batch) -> None:
+        time.sleep(0.01)
         seen.extend(batch.entries)
         threads.add(threading.current_thread().name)
 
@@ -184,6 +185,22 @@ def test_a_forgotten_user_leaves_no_byte(tmp_path: Path) -> None:
     assert found(tmp_path, who) == []
 
 
+def test_who_is_forgotten_while_events_come_is_forgotten(log: SqliteLog) -> None:
+    log.append([event(1), event(2, "other")])
+    held = threading.Event()
+    holder: Future[None] = Future()
+    log._put(held.wait, holder, 0)
+    late = log.submit([event(3), event(4, "other")])
+    results: list[int] = []
+    thread = threading.Thread(target=lambda: results.append(log.forget("u")))
+    thread.start()
+    while len(log._waiting) < 2:
+        time.sleep(0.001)
+    held.set()
+    thread.join(10)
+    assert late.result(0).added == 2 and results == [2] and items(log) == ["i2", "i4"]
+
+
 def found(folder: Path, who: str) -> list[str]:
     """Files that hold ``who`` anywhere."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
@@ -244,6 +261,7 @@ def test_keys_beyond_what_is_remembered_leave_the_disk(tmp_path: Path, monkeypat
     for start in range(0, 5000, 50):
         log.append([event(n, key=b"%d" % n) for n in range(start, start + 50)])
         log.compact(log.last() + 1)
+        log.compact(log.last() + 1)  # once more is no more
     log = reopened(log, remember=1000)
     assert log.append([event(n, key=b"%d" % n) for n in range(4000, 5000)]).added == 0
     assert log.append([event(n, key=b"%d" % n) for n in range(3000)]).added == 3000
@@ -270,6 +288,19 @@ def test_health_tells_what_could_be_lost(tmp_path: Path, durability: str, window
         assert health.bytes > 0 and health.last_error is None and health.queue == 0
 
 
+@pytest.mark.parametrize(("durability", "level"), [("fsync", 2), ("interval", 1), ("none", 0)])
+def test_sqlite_flushes_as_the_policy_says(tmp_path: Path, durability: str, level: int) -> None:
+    """2 is FULL: the journal is flushed before a commit returns; also after a failure."""
+    with SqliteLog(tmp_path / "log.sqlite", durability) as log:
+        for _ in range(2):
+            assert log._call(lambda: log._writer._db.execute("PRAGMA synchronous").fetchone()) == (level,)
+            assert log._call(lambda: log._writer._db.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
+            log._call(log._writer._db.close)
+            with pytest.raises(LogUnavailable):
+                log.append([event(1)])
+            log.append([event(1)])
+
+
 def test_an_interval_log_is_flushed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[float] = []
     monkeypatch.setattr(sqlite_writer.os, "fdatasync", lambda file: flushes.append(time.monotonic()))
@@ -283,6 +314,11 @@ def test_an_interval_log_is_flushed_in_time(tmp_path: Path, monkeypatch: pytest.
         n = len(flushes)
         time.sleep(0.1)
         assert len(flushes) == n  # nothing new, nothing to flush
+
+
+def test_nobody_else_may_read_it(log: SqliteLog) -> None:
+    log.append([event(1)])
+    assert {path.stat().st_mode & 0o077 for path in log.path.parent.iterdir()} == {0}
 
 
 def test_a_second_process_is_refused(log: SqliteLog) -> None:

@@ -166,7 +166,8 @@ class Log(Protocol):
         """Have ``apply`` called with all entries beyond ``after``, by default those to come; each once, in order.
 
         It is called by one thread of the log's, after entries are durable and before they are acknowledged; this
-        returns when it has had all that is there. What is returned ends the subscription.
+        returns when it has had all that is there. What is returned ends the subscription. ``apply`` must not call what
+        waits for that thread: ``append``, ``forget``, ``compact``, ``subscribe``.
         """
 
     def forget(self, user_id: str) -> int:

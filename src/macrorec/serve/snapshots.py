@@ -61,6 +61,8 @@ def write(
     home = Path(folder)
     for name in frames:
         assert _FRAME.fullmatch(name) and name != "manifest", name
+    with files.told(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     _sweep(home)
     place = home / f"snapshot-{position}"
     with files.new_folder(place, MANIFEST) as new:

@@ -48,7 +48,9 @@ class Malformed(sqlite3.DatabaseError):
 
 
 def connect(path: Path, synchronous: str = "FULL") -> sqlite3.Connection:
-    """A connection to the log at ``path``, in no transaction."""
+    """A connection to the log at ``path``, in no transaction. A new file is nobody else's to read."""
+    if not path.exists():  # else not: closing it would free the locks of other connections
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (

@@ -87,6 +87,7 @@ class SqliteLog(Log):
     # --- for callers ---
 
     def append(self, entries: Sequence[Entry]) -> Appended:
+        assert threading.current_thread() is not self._thread, "it would wait for itself"
         return self.submit(entries).result()
 
     def submit(self, entries: Sequence[Entry]) -> Future[Appended]:
@@ -232,6 +233,7 @@ class SqliteLog(Log):
 
     def _call(self, function: Callable[[], T]) -> T:
         """Have the writer's thread do something, in its turn."""
+        assert threading.current_thread() is not self._thread, "it would wait for itself"
         future: Future[T] = Future()
         self._put(function, future, 0)
         return future.result()
