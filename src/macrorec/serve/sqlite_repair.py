@@ -1,5 +1,4 @@
-"""What can be saved of a damaged log? A new file of all that has its checksum; what has not is told, and its positions
-stay used."""
+"""What can be saved of a damaged log? All that has its checksum, in a new file; positions of the rest stay used."""
 
 from __future__ import annotations
 
