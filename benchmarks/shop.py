@@ -33,6 +33,7 @@ def write(folder: Path, n_items: int, n_users: int, n_events: int, dim: int = 64
     items_ID = centre_CD[cluster_I] + 0.7 * random.normal(size=(n_items, dim)).astype(np.float32)
     users_UD = centre_CD[cluster_U] + 0.7 * random.normal(size=(n_users, dim)).astype(np.float32)
     user_E, item_E = events(random, cluster_U, cluster_I, n_events)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     users = Vocab(pl.select(pl.format("u{}", pl.int_range(n_users).cast(pl.String).str.zfill(8))).to_series())
     items = Vocab(pl.select(pl.format("i{}", pl.int_range(n_items).cast(pl.String).str.zfill(8))).to_series())
     schema = (Behavior(name="buy"),)

@@ -119,6 +119,7 @@ class FakeService:
             "snapshot": {"position": 0, "age_seconds": 1.5},
             "model": {"version": self.version, "age_seconds": 2.5},
             "state": {"users": 3, "items": len(ITEMS)},
+            "index": {"kind": "ivf", "recall": 0.99, "checks": 7},
         }
 
     def check(self, raw: Sequence[Any], key: bytes | None = None) -> list[Event]:

@@ -24,7 +24,7 @@ GAUGES = {
     "state_users": "Users that are known",
     "state_items": "Items that are known",
     "index_recall": "Share of exact answers that the approximate index finds, moving average of the canary",
-    "index_exact": "1 where candidates are searched exactly, 0 where by an approximate index",
+    "index_checks": "Requests that the canary has answered exactly, too",
 }
 """Name -> help, for the numbers that ``Service.health`` gives: ``log_bytes`` is ``bytes`` of ``log``."""
 

@@ -81,6 +81,9 @@ def watched(shared: Shared) -> Iterator[Metric]:
         value = (health.get(part) or {}).get(member)
         if isinstance(value, int | float):
             yield metrics.gauge(name, text, {(): float(value)})
+    exact = (health.get("index") or {}).get("kind", "exact") == "exact"
+    text = "1 where candidates are searched exactly, 0 where by an approximate index"
+    yield metrics.gauge("index_exact", text, {(): float(exact)})
     yield metrics.gauge("model_info", "The model that answers", {(health["model"]["version"],): 1.0}, ("version",))
 
 
