@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,15 @@ class Memory:
         self._follow, self._forget = follow, forget
         self._writing = threading.Lock()
         self._leaving: dict[str, str] = {}
-        self._purge = False
+        self._left_at = 0
+        """Position of the last removal: snapshots before it hold a user who has left."""
         self.removals = 0
         """How many users have left since the start."""
-        found = None if self._folder is None else snapshots.latest(self._folder)
+        found, self._found = None, 0
+        if self._folder is not None:
+            with snapshots.alone(self._folder):
+                found = snapshots.latest(self._folder)
+                self._found = max(snapshots.positions(self._folder), default=0)
         self.skipped: tuple[str, ...] = () if found is None else found.skipped
         for line in self.skipped:
             logger.warning("a snapshot is skipped: %s", line)
@@ -86,19 +91,18 @@ class Memory:
         """
         if self._folder is None:
             raise UserError("there is no folder for snapshots: give one with --data")
-        with self._writing:
+        with self._writing, snapshots.alone(self._folder):
             with self.lock:
-                purge, self._purge = self._purge, False
                 taken = self.ledger.snapshot()
-                position = self.ledger.position
-            try:
-                snapshots.write(self._folder, position, *taken)
-                if purge:  # those before hold a user who has left
-                    snapshots.discard(self._folder, position)
-            except BaseException:
-                self._purge |= purge
-                raise
-            self.written, self.written_at = position, time.time()
+                position, left_at = self.ledger.position, self._left_at
+            there = snapshots.positions(self._folder)
+            if self._by_another(there) and there[-1] >= position and there[0] >= left_at:
+                self._see(there[-1])
+                return self.written
+            snapshots.write(self._folder, position, *taken)
+            if any(old < left_at for old in there):
+                snapshots.discard(self._folder, position)
+            self._see(position)
             self.log.compact(snapshots.positions(self._folder)[0] + 1)
             return position
 
@@ -129,7 +133,7 @@ class Memory:
     def _remove(self, removal: Forgotten) -> None:
         """Somebody has left, by this process or another."""
         self.removals += 1
-        self._purge = True
+        self._left_at = self.ledger.position
         user_id = self._leaving.get(removal.user) or self._who(removal.user)
         if user_id is not None:
             self.ledger.forget(user_id)
@@ -141,10 +145,14 @@ class Memory:
 
     def _keep(self) -> None:
         """Write snapshots now and then, until the end."""
+        assert self._folder is not None
         while not self._stop.wait(_LOOK):
+            there = snapshots.positions(self._folder)
+            if self._by_another(there):
+                self._see(there[-1])
             new = self.ledger.position - self.written
             late = time.time() - self.written_at > EVERY_SECONDS
-            if new >= EVERY_ENTRIES or (new and late) or self._purge:
+            if new >= EVERY_ENTRIES or (new > 0 and late) or any(old < self._left_at for old in there):
                 try:
                     self.snapshot()
                 except Exception as error:  # the next look tries again; what there is stays
@@ -152,9 +160,20 @@ class Memory:
                     self.written_at = time.time()
                     self._stop.wait(30 * _LOOK)
 
+    def _by_another(self, there: Sequence[int]) -> bool:
+        """Whether another process, which shares the log, was quicker to write a snapshot."""
+        return bool(there) and there[-1] > max(self.written, self._found)
+
+    def _see(self, position: int) -> None:
+        """There is a snapshot of that position, by this process or another."""
+        self.written, self.written_at = position, self._time_of(position)
+
     def _time_of(self, position: int) -> float:
         assert self._folder is not None
-        return (self._folder / f"snapshot-{position}").stat().st_mtime
+        try:
+            return (self._folder / f"snapshot-{position}").stat().st_mtime
+        except FileNotFoundError:  # another process has written a newer one meanwhile
+            return time.time()
 
 
 def parts(batch: Batch) -> Iterator[Batch]:

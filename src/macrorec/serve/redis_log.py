@@ -36,6 +36,8 @@ _MOST = 2_000
 """Entries that are added together, and what one caller gives more: the server does nothing else meanwhile."""
 _PAGE = 2_000
 """Entries that are read together, and entries of a user that are removed together."""
+_PAGES = 50
+"""Pages at a time for who subscribes late."""
 _TICK, _DOWN_TICK, _TEND = 1.0, 0.2, 5.0
 """Seconds: between looks at a server that says nothing, at one that is down, and at its settings and files."""
 
@@ -108,10 +110,7 @@ class RedisLog(Log):
             if not n or batch.last >= last:
                 break
             after = batch.last
-        if len(parts) == 1:
-            return parts[0]
-        entries = [entry for part in parts for entry in part.entries]
-        return Batch(np.concatenate([np.empty(0, np.int64), *(part.positions for part in parts)]), entries)
+        return _joined(parts)
 
     def last(self) -> int:
         return self._store.applied
@@ -124,7 +123,7 @@ class RedisLog(Log):
                 self._store.steadily(lambda: self._store.open(position))
                 self._store.steadily(self._catch_up)
             while position < self._store.applied:
-                batch = self._store.steadily(partial(self._page, position, self._store.applied))[0]
+                batch = self._pages(position, self._store.applied)
                 if not len(batch):
                     break
                 apply(batch)
@@ -297,6 +296,17 @@ class RedisLog(Log):
     def _page(self, after: int, until: int | None) -> tuple[Batch, int, int]:
         return self._store.page(self._store.client, after, _PAGE, until)
 
+    def _pages(self, after: int, until: int) -> Batch:
+        """Many pages at once, for who comes late."""
+        parts: list[Batch] = []
+        while len(parts) < _PAGES:
+            batch = self._store.steadily(partial(self._page, after, until))[0]
+            parts.append(batch)
+            if not len(batch):
+                break
+            after = batch.last
+        return _joined(parts)
+
     def _publish(self, batch: Batch) -> None:
         """Tell what is durable now."""
         for apply in self._subscribers:
@@ -338,3 +348,10 @@ class RedisLog(Log):
         with self._change:
             self._news = True
             self._change.notify()
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    entries = [entry for part in parts for entry in part.entries]
+    return Batch(np.concatenate([np.empty(0, np.int64), *(part.positions for part in parts)]), entries)

@@ -83,6 +83,7 @@ class Store:
         Raises LogCompacted, LogDamaged, LogUnavailable.
         """
         last, compacted, told = self.script(redis_scripts.READ, after, limit, client=client)
+        self.compacted = max(self.compacted, int(compacted))
         if after < int(compacted):
             raise LogCompacted(
                 f"entries up to {compacted} are gone from {self.where}: a snapshot that covers them is needed"

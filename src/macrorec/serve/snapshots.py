@@ -6,16 +6,20 @@ snapshot-<position>/
   meta.json              plain values
   manifest.json          format, position, sha256 of every other file; written last
 
-A folder of snapshots belongs to one process. A snapshot holds the users that its state knows: after one was forgotten,
-write a new one, then ``discard`` those before it.
+Processes that share a folder take turns: whatever reads or changes it is done ``alone``. A snapshot holds the users
+that its state knows: after one was forgotten, write a new one, then ``discard`` those before it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,14 +29,37 @@ import polars as pl
 from torch import Tensor
 
 from macrorec import files, weights
-from macrorec.errors import DataError
+from macrorec.errors import DataError, ResourceError
 
 FORMAT = "macrorec-snapshot 1"
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 KEPT = 2
 """So many are kept: should the newest be damaged, there is the one before."""
 _NAME = re.compile(r"snapshot-(\d{1,19})")
 _FRAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@contextmanager
+def alone(folder: str | Path, patience: float = 300.0) -> Iterator[None]:
+    """Have the folder for oneself; made if it is not there. Raises ResourceError where another has it for too long."""
+    home = Path(folder)
+    with files.told(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ResourceError(f"another process has had {home} for {patience:g} s") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
