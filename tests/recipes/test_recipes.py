@@ -23,6 +23,7 @@ VARIANTS = {
     "evidence-market",
     "evidence-taobao-extra",
     "ccbie-ml-100k-history",
+    "ccbie-ml-100k-u1-drawn",
     "lightgcn-mb-taobao",
     "macgnn-ml-100k-stream-clusters",
     "macgnn-ml-100k-stream-kmeans",
