@@ -18,6 +18,7 @@ from macrorec.errors import UserError
 from macrorec.serve.answer import Answer, Ranked, UnknownItem
 from macrorec.serve.auth import Keys
 from macrorec.serve.events import Event, Schema
+from macrorec.serve.exchange import Operation
 from macrorec.serve.http import create_app
 from macrorec.serve.log import Appended
 from macrorec.serve.request_log import RequestLog
@@ -207,12 +208,13 @@ def running(
     keys: Keys | None = None,
     log: RequestLog | None = None,
     headers: dict[str, str] | None = None,
+    pages: Sequence[Operation] = (),
 ) -> Iterator[Running]:
     """A server for ``service`` on a free port, ended as a signal would end it."""
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     listening = threading.Event()
-    server = Server(create_app(service, settings, keys=keys, log=log), on_listening=listening.set)
+    server = Server(create_app(service, settings, keys=keys, log=log, pages=pages), on_listening=listening.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="server")
     thread.start()
     try:

@@ -12,6 +12,7 @@ import pytest
 from tests.serve.fakes import FakeService, Running, running
 
 from macrorec.serve import auth
+from macrorec.serve.exchange import Exchange, Operation, Reply, Shared
 from macrorec.serve.http import OPERATIONS
 from macrorec.serve.request_log import RequestLog
 from macrorec.serve.settings import LOOPBACK_NAMES, Settings
@@ -223,6 +224,21 @@ def test_more_requests_than_may_be_under_way(fake: FakeService) -> None:
             thread.join(20)
         assert sorted(found) == [200] * 3 + [503] * 5
         assert http.shared.in_flight == 0
+
+
+# --- pages ---
+
+
+def test_pages_stand_beside_the_routes(fake: FakeService) -> None:
+    async def page(shared: Shared, exchange: Exchange) -> Reply:
+        return Reply(b"<p>", media_type=b"text/html")
+
+    with running(fake, Settings(hosts=LOOPBACK_NAMES), pages=(Operation("GET", "/", "page", "open", page),)) as http:
+        answer = http.get("/")
+        assert (answer.text, answer.headers["content-type"]) == ("<p>", "text/html")
+        assert http.get("/", headers={"host": "evil.example"}).status_code == 421
+        assert http.post("/").status_code == 405 and http.get("/x").status_code == 404
+        assert "/" not in http.get("/openapi.json").json()["paths"]
 
 
 # --- the log ---

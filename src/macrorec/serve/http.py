@@ -8,7 +8,7 @@ its middleware and router 30, and these routes need neither.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,10 +37,16 @@ OPERATIONS = (*routes.ROUTES, *routes_feedback.ROUTES, *routes_admin.ROUTES, *ro
 
 
 def create_app(
-    service: Any, settings: Settings | None = None, *, keys: Keys | None = None, log: RequestLog | None = None
+    service: Any,
+    settings: Settings | None = None,
+    *,
+    keys: Keys | None = None,
+    log: RequestLog | None = None,
+    pages: Sequence[Operation] = (),
 ) -> FastAPI:
     """The application that answers for ``service``. ``app.state.shared`` is what its requests share.
 
+    ``pages``: routes for people, beside ``OPERATIONS``; OpenAPI does not describe them.
     It has threads, which end with the application's lifespan; ``service`` is the caller's to close.
     """
     settings = settings or Settings()
@@ -73,7 +79,8 @@ def create_app(
     app = App(title="macrorec", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.router.redirect_slashes = False
     app.state.shared = shared
-    for operation in OPERATIONS:
+    app.state.operations = (*OPERATIONS, *pages)
+    for operation in app.state.operations:
         app.router.routes.append(route_of(operation, shared))
     app.openapi = lambda: openapi.document(app, OPERATIONS)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, framework_problem)
@@ -85,7 +92,7 @@ class App(FastAPI):
 
     def build_middleware_stack(self) -> Any:
         """The edge first; FastAPI's own layers behind it."""
-        return Edge(super().build_middleware_stack(), self.state.shared)
+        return Edge(super().build_middleware_stack(), self.state.shared, self.state.operations)
 
 
 def route_of(operation: Operation, shared: Shared) -> Route:
@@ -120,17 +127,17 @@ class Endpoint:
 class Edge:
     """The outermost layer: request ids, the bound on requests in flight, counting, and the last resort for faults."""
 
-    def __init__(self, app: Any, shared: Shared) -> None:
+    def __init__(self, app: Any, shared: Shared, operations: Sequence[Operation]) -> None:
         self.app, self.shared = app, shared
         self.with_ids = {
             (operation.method, operation.path.partition("{")[0].encode()): Endpoint(operation, shared)
-            for operation in OPERATIONS
+            for operation in operations
             if "{" in operation.path
         }
         """(method, path up to the ids) -> endpoint."""
         self.fixed = {
             (operation.method, operation.path.encode()): Endpoint(operation, shared)
-            for operation in OPERATIONS
+            for operation in operations
             if "{" not in operation.path
         }
 
