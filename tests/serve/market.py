@@ -44,9 +44,7 @@ def interactions(seed: int = 0, n_events: int = 150) -> Interactions:
     return Interactions(Vocab(ids[0]), Vocab(ids[1]), BEHAVIORS, user, item, behavior, time)
 
 
-def macro_of(
-    log: Interactions, *, typed: bool = False, users: np.ndarray | None = None
-) -> MacroGraph | TypedMacroGraph:
+def macro_of(log: Interactions, *, typed: bool = False) -> MacroGraph | TypedMacroGraph:
     """The macro graph of a log: users in two groups, items by category."""
     chosen = log.behavior != 1
     scale = np.array([behavior.weight for behavior in BEHAVIORS])[log.behavior[chosen]]

@@ -40,6 +40,8 @@ class Ranked:
     """From 1; counts on over pages."""
     reasons: list[dict[str, Any]] | None = None
     """The strongest rows of ``Service.explain``, where they were asked for."""
+    title: str | None = None
+    """The item's name for people, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,6 @@ class Catalogue:
         """The mean vector of the fitted items of a category; None where there are none."""
         if kind not in self._vector_of:
             members = np.flatnonzero(self.category_I[: self.n_fitted] == kind)
-            known = self._items_ID is not None and len(members)
-            self._vector_of[kind] = self._items_ID[members].mean(0) if known else None
+            items_ID = self._items_ID
+            self._vector_of[kind] = items_ID[members].mean(0) if items_ID is not None and len(members) else None
         return self._vector_of[kind]

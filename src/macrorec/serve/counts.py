@@ -174,7 +174,8 @@ class Counts:
 
     def hop1(self, number: int) -> npt.NDArray[np.float64]:
         """Weights (Q,) of a user's groups of items, by events of the first type."""
-        return self._first.user_hop1(np.array([number]))[0]
+        weights_Q: npt.NDArray[np.float64] = self._first.user_hop1(np.array([number]))[0]
+        return weights_Q
 
     def met_by(self, items: Ints) -> npt.NDArray[np.float64]:
         """Weights (B, P) of the groups of users that have met each of B items, likewise."""

@@ -135,19 +135,21 @@ class IdTable:
 
 
 def laid_out(ids: pl.Series | Sequence[str]) -> tuple[Array, Numbers]:
-    """The UTF-8 of ``ids``, one behind the other, and where each starts and the last ends: (B + 1,)."""
+    """The UTF-8 of ``ids``, one behind the other, and where each starts and the last ends: (B + 1,).
+
+    What has no UTF-8, such as a lone surrogate, counts as the empty text, which is no id.
+    """
     if not isinstance(ids, pl.Series):
-        if len(ids) == 1:
-            text = ids[0].encode("utf-8", "surrogatepass")
-            return np.frombuffer(text, np.uint8), np.array([0, len(text)], np.int64)
-        ids = pl.Series("id", ids, dtype=pl.String)
+        texts = [_bytes(one) or b"" for one in ids]
+        ends = np.cumsum([0, *map(len, texts)])
+        return np.frombuffer(b"".join(texts), np.uint8), ends.astype(np.int64)
     array = ids.cast(pl.String).to_arrow().cast(pa.large_string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     _, offsets, data = array.buffers()
     start_B = np.frombuffer(offsets, np.int64, len(array) + 1, 8 * array.offset)
-    text = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
-    return text[start_B[0] : start_B[-1]], start_B - start_B[0]
+    own = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    return own[start_B[0] : start_B[-1]], start_B - start_B[0]
 
 
 def _bytes(id: str) -> bytes | None:  # noqa: A002

@@ -52,6 +52,11 @@ class Found:
     ranked: int = 0
     """So many of them, the first, are in the ranker's order."""
 
+    def by_score(self) -> Found:
+        """All of them in the order of their scores."""
+        order = np.lexsort((self.numbers, -self.scores))
+        return Found(self.numbers[order], self.scores[order], self.path)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
@@ -197,7 +202,13 @@ class Version:
             scores.append(share * (count[keep] + 1) / (count.max(initial=0) + 1))
         pool, score = np.concatenate(pools), np.concatenate(scores).astype(np.float32)
         best = np.lexsort((pool, -score))[:n]
-        return Found(pool[best], score[best], self._fallback(view))
+        pool, score = pool[best], score[best]
+        if len(pool) and len(pool) < n:  # behind them what is popular elsewhere
+            others = self._popular(view, n + len(pool), drop, wanted)
+            other = ~np.isin(others.numbers, pool)
+            behind = score[-1] * others.scores[other] / (others.scores.max(initial=0) + 1)
+            pool, score = np.concatenate([pool, others.numbers[other]])[:n], np.concatenate([score, behind])[:n]
+        return Found(pool, score, self._fallback(view))
 
     def _popular(self, view: UserView | None, n: int, drop: Drop, wanted: Wanted, path: Path = "popular") -> Found:
         """The items of most users."""
@@ -221,13 +232,16 @@ class Version:
             return found
         order = np.argsort(-view.groups_Q, kind="stable")[:FRESH_GROUPS]
         new = [item for group in order.tolist() if view.groups_Q[group] > 0 for item in _newest(fresh.get(group))]
-        numbers = np.setdiff1d(np.array(new, dtype=np.int64), found.numbers)
+        numbers = np.unique(np.array(new, dtype=np.int64))
         numbers = numbers[~drop(numbers)]
+        place = {number: at for at, number in enumerate(found.numbers.tolist())}
         least = found.scores[-1] if len(found.scores) else np.float32(0)
+        scores = [found.scores[place[number]] if number in place else least for number in numbers.tolist()]
+        others = ~np.isin(found.numbers, numbers)
         return replace(
             found,
-            numbers=np.concatenate([found.numbers, numbers]),
-            scores=np.concatenate([found.scores, np.full(len(numbers), least, np.float32)]),
+            numbers=np.concatenate([found.numbers[others], numbers]),
+            scores=np.concatenate([found.scores[others], np.array(scores, np.float32)]),
             fresh=len(numbers),
         )
 

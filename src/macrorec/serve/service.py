@@ -114,6 +114,7 @@ class Service:
                 times["rank"] = time.perf_counter() - start
                 version.took("rank", times["rank"])
             else:
+                found = found.by_score()
                 degraded.append("rank")
         found = version.since(view, found, wanted)
         page = slice(offset, offset + n)
@@ -195,7 +196,8 @@ class Service:
         }
 
     def health(self) -> dict[str, Any]:
-        """``ready``, ``log`` (durability, loss window), ``snapshot`` (position, age), ``model``, ``state``, ``index``."""
+        """``ready``, ``log`` (durability, loss window), ``snapshot`` (position, age), ``model``, ``state``, ``index``
+        where there is one."""
         version = self._now
         told: dict[str, Any] = {
             "ready": version is not None,
@@ -277,11 +279,13 @@ class Service:
 
     def close(self) -> None:
         """Stop what runs in the background; the log stays open, and its owner's."""
+        if self._now is None:
+            return
         self._memory.close()
         for version in (self._now, self._former):
             if version is not None:
                 version.deployment.close()
-        self._now = None
+        self._now = self._former = None
 
     def _made(self, deployment: Deployment) -> Version:
         """A version of ``deployment`` with everything up to a moment ago."""
@@ -336,12 +340,13 @@ class Service:
     def _items(
         self, version: Version, found: Found, page: slice, told: list[list[dict[str, Any]] | None]
     ) -> tuple[Ranked, ...]:
-        """A page of what was found, with ids."""
-        ids = version.state.catalogue.ids.ids_of(found.numbers[page])
+        """A page of what was found, with ids and titles."""
+        catalogue, numbers = version.state.catalogue, found.numbers[page]
         first = (page.start or 0) + 1
+        rows = zip(catalogue.ids.ids_of(numbers), numbers.tolist(), found.scores[page].tolist(), strict=True)
         return tuple(
-            Ranked(item_id, score, first + place, told[place] if told else None)
-            for place, (item_id, score) in enumerate(zip(ids, found.scores[page].tolist(), strict=True))
+            Ranked(item_id, score, first + place, told[place] if told else None, catalogue.title(number))
+            for place, (item_id, number, score) in enumerate(rows)
         )
 
 
