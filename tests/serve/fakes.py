@@ -47,6 +47,7 @@ class FakeService:
         self.keys: set[bytes] = set()
         self.events: list[Event] = []
         self.announced: list[str] = []
+        self.titles: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def _begin(self) -> str:
@@ -64,7 +65,9 @@ class FakeService:
 
     def _answer(self, user_id: str, items: Sequence[str], version: str, first: int = 1) -> Answer:
         last = version[0]  # every answer says in each of its items which version it is of
-        ranked = tuple(Ranked(item, ord(last) - n / 64, first + n) for n, item in enumerate(items))
+        ranked = tuple(
+            Ranked(item, ord(last) - n / 64, first + n, title=self.titles.get(item)) for n, item in enumerate(items)
+        )
         return Answer(user_id, ranked, "model", version, len(self.events), timings={"retrieve": 0.001})
 
     def recommend(

@@ -20,6 +20,11 @@ def test_recommendations(http: Running) -> None:
     assert len(http.get("/api/recommend/ann").json()["items"]) == 10
 
 
+def test_titles_stand_with_the_items_that_have_one(http: Running, fake: FakeService) -> None:
+    fake.titles = {"i1": "<b>\u202e"}
+    assert [one.get("title") for one in http.get("/api/recommend/ann?n=3").json()["items"]] == [None, "<b>\u202e", None]
+
+
 def test_filters_reach_the_service(http: Running) -> None:
     found = http.get("/api/recommend/ann?only=i7&only=i3&exclude=i3&category=shoes&seen=true&reasons=0").json()
     assert [one["item_id"] for one in found["items"]] == ["i7"]

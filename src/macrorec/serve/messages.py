@@ -24,6 +24,8 @@ class RankedItem(msgspec.Struct):
     rank: int
     """Counts from 1."""
     reasons: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    title: str | msgspec.UnsetType = msgspec.UNSET
+    """The item's name for people, where it has one."""
 
 
 class Answered(msgspec.Struct):

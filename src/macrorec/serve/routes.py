@@ -114,8 +114,15 @@ async def answer_of(shared: Shared, exchange: Exchange, ask: Callable[[], Answer
 
 def answered(answer: Answer) -> Answered:
     """The service's answer as it is written in JSON."""
+    none = msgspec.UNSET
     items = [
-        RankedItem(one.item_id, one.score, one.rank, msgspec.UNSET if one.reasons is None else one.reasons)
+        RankedItem(
+            one.item_id,
+            one.score,
+            one.rank,
+            none if one.reasons is None else one.reasons,
+            none if one.title is None else one.title,
+        )
         for one in answer.items
     ]
     return Answered(items, answer.path, answer.version, answer.position, answer.ranked, list(answer.degraded))
