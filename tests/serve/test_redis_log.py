@@ -122,11 +122,9 @@ def test_all_workers_are_told_who_left(server: RedisServer) -> None:
         assert [entry.user_id for entry in two.read(0, ALL).entries if isinstance(entry, Event)] == ["stays"]
 
 
-def test_a_worker_that_was_asleep_while_entries_were_dropped_says_so(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = unused()
-    with RedisLog(server.url, name=name) as one, RedisLog(server.url, name=name) as two:
+def test_a_worker_that_was_asleep_while_entries_were_dropped_says_so(server: RedisServer) -> None:
+    name, called = unused(), threading.Event()
+    with RedisLog(server.url, name=name) as one, RedisLog(server.url, name=name, on_fatal=called.set) as two:
         asleep = threading.Event()
         sleeping = threading.Thread(target=lambda: two._call(asleep.wait))
         sleeping.start()
@@ -141,6 +139,7 @@ def test_a_worker_that_was_asleep_while_entries_were_dropped_says_so(
         soon(lambda: "fell behind" in str(two.health().last_error))
         with pytest.raises(LogUnavailable, match="started again"):
             two.append([event(1)])
+        assert called.wait(10) and "fell behind" in str(two.fatal) and one.fatal is None
         assert one.append([event(11)]).added == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from macrorec.cli.options import Json, group
 from macrorec.cli.output import answer, note, table
-from macrorec.errors import ConfigError
+from macrorec.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
     from macrorec.serve.settings import Settings
@@ -169,7 +170,11 @@ def _run(
         data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context(closing(_log(data, *kept)))
-        service = stack.enter_context(closing(Service(bundle, log, data / "snapshots")))
+        service: Any = stack.enter_context(closing(Service(bundle, log, data / "snapshots")))
+        if kept[0] is not None:
+            from macrorec.serve.fleet import Together
+
+            service = Together(service, log)
         if consumed[0] is not None and consumed[1] is not None:
             from macrorec.serve.kafka import Intake, connect
 
@@ -181,13 +186,15 @@ def _run(
         result = {"url": url, "version": service.model()["version"], "durability": kept[1], "keys": len(known)}
         app = create_app(service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr))
         run(app, bound, lambda: _tell(json, result, bundle, known))
+        if getattr(log, "fatal", None) is not None:
+            raise ResourceError(log.fatal)
 
 
 def _log(data: Path, store: str | None, durability: Any, interval_ms: int) -> Any:
     if store is not None:
         from macrorec.serve.redis_log import RedisLog
 
-        return RedisLog(store, durability)
+        return RedisLog(store, durability, on_fatal=lambda: os.kill(os.getpid(), signal.SIGTERM))
     from macrorec.serve.sqlite_log import SqliteLog
 
     return SqliteLog(data / "log.sqlite", durability=durability, interval_ms=interval_ms)

@@ -30,7 +30,7 @@ from macrorec.serve.log import (
 )
 from macrorec.serve.redis_entries import Given
 from macrorec.serve.redis_scripts import JUMP
-from macrorec.serve.redis_store import Store
+from macrorec.serve.redis_store import TOLD, Store
 
 _MOST = 2_000
 """Entries that are added together, and what one caller gives more: the server does nothing else meanwhile."""
@@ -57,12 +57,14 @@ class RedisLog(Log):
         remember: int = 1_000_000,
         most_waiting: int = 200_000,
         patience: float = 1.0,
+        on_fatal: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the log that is called ``name`` in the server at ``url``, or begin it.
 
         ``durability``: what the server must promise at least; it is the server's settings that decide.
         ``remember``: so many keys at least stay known; ``most_waiting``: entries in the queue, beyond which more are
-        refused; ``patience``: seconds for which an addition is tried again when the server does not answer. Raises
+        refused; ``patience``: seconds for which an addition is tried again when the server does not answer;
+        ``on_fatal``: called once when this process cannot go on, and has to be started again. Raises
         ConfigError, LogUnavailable, LogDamaged.
         """
         if durability not in get_args(Durability):
@@ -72,6 +74,8 @@ class RedisLog(Log):
         self.where = self._store.where
         self._remember, self._most_waiting = remember, most_waiting
         self._subscribers: list[Callable[[Batch], None]] = []
+        self._on_fatal = on_fatal
+        self._listeners: list[Callable[[], None]] = []
         self._waiting: deque[tuple[Given | Callable[[], Any], Future[Any]]] = deque()
         self._n_waiting = 0
         self._change = threading.Condition()
@@ -88,6 +92,11 @@ class RedisLog(Log):
     @property
     def secret(self) -> bytes:
         return self._store.secret
+
+    @property
+    def fatal(self) -> str | None:
+        """Why this process cannot go on with the log, and has to be started again; None while it can."""
+        return self._store.fatal
 
     # --- for callers ---
 
@@ -168,6 +177,18 @@ class RedisLog(Log):
             tuple(self._store.report),
         )
 
+    def tell(self, text: str) -> None:
+        """Write something down for all processes, in place of what was written before."""
+        self._store.tell_all(text)
+
+    def told(self) -> str | None:
+        """What was written down for all."""
+        return self._store.told_to_all()
+
+    def heed(self, listen: Callable[[], None]) -> None:
+        """Have ``listen`` called when that changes, or may have; it must not wait for anything."""
+        self._listeners = [*self._listeners, listen]
+
     def close(self) -> None:
         with self._change:
             if self._store.closed:
@@ -210,6 +231,7 @@ class RedisLog(Log):
         return future.result()
 
     def _loop(self) -> None:
+        told = False
         while True:
             with self._change:
                 if not self._waiting and not self._news and not self._store.closed:
@@ -223,6 +245,10 @@ class RedisLog(Log):
             else:
                 with suppress(LogUnavailable, LogFull, LogDamaged, LogCompacted):
                     self._store.steadily(self._catch_up)
+            if self._store.fatal is not None and not told:
+                told = True
+                logger.error("%s", self._store.fatal)
+                self._on_fatal()
             if time.monotonic() > self._tended + _TEND and not self._store.down:
                 self._tended = time.monotonic()
                 with suppress(LogUnavailable, LogFull, LogDamaged):
@@ -339,10 +365,17 @@ class RedisLog(Log):
         with client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(self._store.keys[0])
             self._wake()  # for what came before we listened
+            self._heard()
             while not self._store.closed:
                 message = channel.get_message(timeout=_DOWN_TICK)
-                if message is not None and int(message["data"]) > self._store.applied:
+                if message is not None and message["data"] == TOLD:
+                    self._heard()
+                elif message is not None and int(message["data"]) > self._store.applied:
                     self._wake()
+
+    def _heard(self) -> None:
+        for listen in self._listeners:
+            listen()
 
     def _wake(self) -> None:
         with self._change:

@@ -8,6 +8,7 @@
     <name>:users      hash: user's hash -> ``<position of its last entry> <id in JSON>``
     <name>:keys0, 1   sets of hashed keys; when one is full the other is emptied, and filled next
     <name>:offsets    sorted set of known ranges: ``<source's hash>:<first>:<last>``, in 19 digits each
+    <name>:told       string: what the processes tell each other, see ``macrorec.serve.fleet``
     <name>:call:<id>  what became of a worker's last addition: asked twice, it is done once
 
 A user's id lies in ``users`` alone, and its entries are chained from there: removing one field makes the rest nobody's,

@@ -17,6 +17,8 @@ from macrorec.serve.log import Batch, LogCompacted, LogDamaged, LogUnavailable
 from macrorec.serve.redis_server import Promise, Server
 
 _MOST_REPORTS = 20
+TOLD = "told"
+"""The message that something was written down for all."""
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Store:
         """As ``RedisLog``. Raises ConfigError, LogUnavailable, LogDamaged."""
         self.server = Server(url)
         self.where = self.server.where
+        self.board = f"{{{name}}}:told"
         self.keys = redis_scripts.keys(name, os.urandom(8).hex())
         self.secret = b""
         self.applied = 0
@@ -159,6 +162,20 @@ class Store:
     def wake(self) -> None:
         """Wake those who listen, of any process; they find nothing new."""
         self.server.ask(lambda: self.reader.publish(self.keys[0], 0))
+
+    def tell_all(self, text: str) -> None:
+        """Write something down, and wake those who listen."""
+
+        def write() -> None:
+            self.reader.set(self.board, text)
+            self.reader.publish(self.keys[0], TOLD)
+
+        self.server.ask(write)
+
+    def told_to_all(self) -> str | None:
+        """What was written down."""
+        found: str | None = self.server.ask(lambda: self.reader.get(self.board))
+        return found
 
     def tell(self, what: str) -> None:
         """Have health report something, once."""
