@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from tests.serve.market import BEHAVIORS, N_ITEMS, MemoryLog, bought, fitted, graph_of, interactions, write
 
+import macrorec
 from macrorec.api import TwoTower
 from macrorec.bundle import Bundle
 from macrorec.errors import DataError, UserError
@@ -425,14 +427,37 @@ def test_no_answer_mixes_versions_and_no_event_is_lost_while_models_swap(made: M
         assert view is not None and item in view.items
 
 
-def test_what_the_notebook_updated_is_no_live_event(made: Made, tmp_path: Path) -> None:
-    """A bundle without a user's latest events still answers; behaviours that it lacks are passed over."""
-    log = interactions()
-    model = fitted("bpr", graph_of(log))
-    plain = log.take(log.behavior == 2)
-    folder = Bundle.save(tmp_path / "b", model, graph_of(plain), log.users, log.items)
+def test_a_bundle_that_was_updated_before_it_was_saved_is_served_with_its_updates(made: Made, tmp_path: Path) -> None:
+    recommender = macrorec.load(write(tmp_path / "first", "ease", ranker=False))
+    new = {"user_id": ["late", "u1"], "item_id": ["i3", "i4"], "behavior": ["buy", "hide"]}
+    recommender.update(new)
+    folder = recommender.save(tmp_path / "updated")
     service = made(bundle=folder)
-    assert service.recommend("u1", 3).path == "model"
+    view = view_of(service, "late")
+    assert view is not None and view.items.tolist() == [3] and service.recommend("late", 3).path == "fold_in"
+    wanted = recommender.recommend(["late", "u1"], 5)
+    for user in ("late", "u1"):
+        assert ids(service, user, 5) == wanted.filter(pl.col("user_id") == user)["item_id"].to_list()
+    service.feedback([bought("late", "i5")])
+    view = view_of(service, "late")
+    assert view is not None and view.items.tolist() == [3, 5]
+    assert service.recommend("nobody", 1).position == 1
+
+
+def test_events_that_a_model_was_fitted_to_are_not_counted_again(made: Made, tmp_path: Path) -> None:
+    log = MemoryLog()
+    service = made(log=log, ranker=False)
+    service.announce([{"item_id": "x"}])
+    service.feedback([bought("a", "i1"), bought("a", "x"), bought("b", "i2")])
+    bundle = service.version.deployment.retriever_bundle
+    fit = bundle.model, bundle.graph, bundle.users, bundle.items
+    folder = Bundle.save(tmp_path / "later", *fit, {**bundle.config, "serve": {"position": 3}})
+    service.reload(folder)
+    assert view_of(service, "a") is None and view_of(service, "b") is not None
+    assert service.rank("b", ["x"]).items
+    service.feedback([bought("a", "i3")])
+    view = view_of(service, "a")
+    assert view is not None and view.items.tolist() == [3]
 
 
 # --- writing ---

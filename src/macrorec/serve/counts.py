@@ -44,7 +44,8 @@ class Counts:
         least = kept.get("positive") if kept else (bundle.config.get("prepare") or {}).get("binary")
         self._least = 0.5 if least is None else float(least)
         self._above = least is None
-        self._unit = 1000 if self.macro.latest > MILLISECONDS else 1
+        self.unit = 1000 if self.macro.latest > MILLISECONDS else 1
+        """The graph's units of time per second."""
         ids = bundle.users.ids.cast(pl.String)
         alone = users.numbers(ids) < 0
         self._others = IdTable(ids.filter(pl.Series(alone)))
@@ -143,7 +144,7 @@ class Counts:
             self._of_user[user_E[rows]],
             self._of_item[item_E[rows]],
             (weight_E[rows] * scale_R[own_E[rows]]).astype(np.float32),
-            time_E[rows] * self._unit,
+            time_E[rows] * self.unit,
         )
         count = self.macro.extend if anew and len(rows) >= MANY else self.macro.add
         count(*columns, *([disliked_E[rows].astype(np.int8)] if typed else []))

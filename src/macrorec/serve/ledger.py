@@ -62,6 +62,19 @@ class Announcement:
     row: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a ledger had come: a prefix of it, which does not change, but for who is forgotten."""
+
+    rows: int
+    users: int
+    items: int
+    announced: int
+    behaviors: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    position: int
+
+
 class Ledger:
     """All events, announcements and removals up to a position of the log. One thread appends, others may read rows."""
 
@@ -110,6 +123,10 @@ class Ledger:
             return pieces[0]
         return Rows(*(np.concatenate(columns) for columns in zip(_none(), *pieces, strict=True)))
 
+    def row_after(self, position: int) -> int:
+        """The number of the first row beyond a position of the log."""
+        return int(sum(piece.position_E.searchsorted(position, side="right") for piece in self._pieces(0, self._n)))
+
     def rows_of_item(self, item: int, last: int) -> Array:
         """Numbers of the rows before ``last`` of an item."""
         found = [np.flatnonzero(piece.item_E == item) + n * CHUNK for n, piece in enumerate(self._pieces(0, last))]
@@ -128,20 +145,25 @@ class Ledger:
         self.users.withdraw(user)
         return n
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, pl.DataFrame], dict[str, Any]]:
-        """All up to now, as it stands on disk. To be called by the thread that appends, or while none does; what is
-        returned stays as it is when others append, but for who is forgotten."""
-        rows = self.rows(0, self._n)
+    def mark(self) -> Mark:
+        """Where things stand; to be called by the thread that appends, or while none does."""
+        counts = len(self.users), len(self.items), len(self.announced)
+        return Mark(self._n, *counts, tuple(self.behaviors), tuple(sorted(self.forgotten)), self.position)
+
+    def snapshot(self, mark: Mark | None = None) -> tuple[dict[str, Tensor], dict[str, pl.DataFrame], dict[str, Any]]:
+        """All up to ``mark``, or to now, as it stands on disk; others may append meanwhile."""
+        mark = mark or self.mark()
+        rows = self.rows(0, mark.rows)
         tensors = {name: torch.from_numpy(column) for name, column in rows._asdict().items()}
-        announced = [(one.item, one.category, one.title, one.row) for one in self.announced]
+        announced = [(one.item, one.category, one.title, one.row) for one in self.announced[: mark.announced]]
         schema = {"item": pl.Int64, "category": pl.String, "title": pl.String, "row": pl.Int64}
         frames = {
-            "users": pl.DataFrame({"id": self.users.series()}),
-            "items": pl.DataFrame({"id": self.items.series()}),
+            "users": pl.DataFrame({"id": self.users.series(mark.users)}),
+            "items": pl.DataFrame({"id": self.items.series(mark.items)}),
             "announced": pl.DataFrame(announced, schema=schema, orient="row"),
-            "forgotten": pl.DataFrame({"user": sorted(self.forgotten)}, schema={"user": pl.String}),
+            "forgotten": pl.DataFrame({"user": mark.forgotten}, schema={"user": pl.String}),
         }
-        return tensors, frames, {"behaviors": list(self.behaviors), "position": self.position}
+        return tensors, frames, {"behaviors": list(mark.behaviors), "position": mark.position}
 
     @classmethod
     def restore(

@@ -93,13 +93,13 @@ class Memory:
             raise UserError("there is no folder for snapshots: give one with --data")
         with self._writing, snapshots.alone(self._folder):
             with self.lock:
-                taken = self.ledger.snapshot()
-                position, left_at = self.ledger.position, self._left_at
+                mark, left_at = self.ledger.mark(), self._left_at
+            position = mark.position
             there = snapshots.positions(self._folder)
             if self._by_another(there) and there[-1] >= position and there[0] >= left_at:
                 self._see(there[-1])
                 return self.written
-            snapshots.write(self._folder, position, *taken)
+            snapshots.write(self._folder, position, *self.ledger.snapshot(mark))
             if any(old < left_at for old in there):
                 snapshots.discard(self._folder, position)
             self._see(position)

@@ -25,6 +25,7 @@ from macrorec.serve.answer import Path as Path
 from macrorec.serve.answer import Ranked as Ranked
 from macrorec.serve.answer import Stage as Stage
 from macrorec.serve.answer import UnknownItem as UnknownItem
+from macrorec.serve.canary import Canary
 from macrorec.serve.deployment import Deployment
 from macrorec.serve.events import Event, Schema
 from macrorec.serve.log import Appended, Log
@@ -34,6 +35,8 @@ from macrorec.serve.state import State, UserView
 
 REASONS = 3
 """Reasons that are given with each item of an answer."""
+_INDEX_SECONDS = 1_800.0
+"""How long a new version waits for its index before it answers without."""
 _STEP = 1_000
 """Rows behind which a new version may be when it takes over: counting them holds events up for milliseconds."""
 
@@ -260,6 +263,8 @@ class Service:
             place = self.version.deployment.folder if folder is None else folder
             deployment = Deployment.load(place, index=self._index)
             try:
+                if isinstance(deployment.retriever, Canary):  # what is served has its index: so shall this
+                    deployment.retriever.wait(_INDEX_SECONDS)
                 version = self._made(deployment)
             except BaseException:
                 deployment.close()

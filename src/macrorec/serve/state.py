@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from macrorec.bundle import Bundle
 from macrorec.graph.columns import Features
 from macrorec.graph.slabs import longer
 from macrorec.serve.catalogue import Catalogue
@@ -26,6 +27,7 @@ from macrorec.serve.histories import Histories
 from macrorec.serve.idtable import IdTable
 from macrorec.serve.ledger import Announcement, Ledger, Rows
 from macrorec.serve.lock import ReadWrite
+from macrorec.serve.log import Batch
 from macrorec.serve.popularity import Popularity
 
 Ints = npt.NDArray[np.int64]
@@ -92,13 +94,17 @@ class State:
         self._user_L = np.full(8, _UNSEEN, np.int64)
         self._item_L = np.full(8, _UNSEEN, np.int64)
         self._announced = 0
+        self.since = int((bundle.config.get("serve") or {}).get("position", 0))
+        """Position of the log up to which the bundle was fitted to its events: they are not counted again."""
         self.row = 0
-        """Rows of the ledger that are counted."""
+        """Rows of the ledger that are counted, or were at the fit."""
         self.position = 0
         """Of the log: entries up to here are counted."""
         self.passed_over = 0
         """Events of items that nobody has announced."""
         self._lock = ReadWrite()
+        if (bundle.config.get("recommender") or {}).get("events"):
+            self._update(kept_events(bundle, self.counts))
         if forgotten:
             own = set(forgotten)
             self.forget(*(one for one in bundle.users.ids.cast(pl.String) if hidden(one, secret) in own))
@@ -114,6 +120,8 @@ class State:
         ``serving``: others read meanwhile, and wait for a step at the longest; else much goes at once, and faster.
         """
         last = len(ledger) if last is None else last
+        if self.since and not self.row:
+            self.row = min(ledger.row_after(self.since), last)
         due = [one for one in ledger.announced[self._announced :] if one.row <= last]
         for announcement in due:
             with self._lock.writing():
@@ -142,6 +150,12 @@ class State:
                     for popularity in filter(None, (self.popularity, self.by_group)):
                         popularity.lost(lost, self.histories.count_I)
 
+    def _update(self, kept: Ledger) -> None:
+        """Count events that the bundle keeps beside its fit, as before all others."""
+        if len(kept):
+            self._count(kept, kept.rows(0, len(kept)), np.arange(-len(kept), 0), False)
+            self._user_L[:], self._item_L[:] = _UNSEEN, _UNSEEN
+
     def _announce(self, ledger: Ledger, told: Announcement) -> None:
         self._make_room(ledger)
         item_id = ledger.items.id_of(told.item)
@@ -160,6 +174,7 @@ class State:
         self.popularity.grow(number + 1, np.zeros(1, np.int32))
         self.popularity.gained(np.array([number]), self.histories.count_I)
         before = ledger.rows_of_item(told.item, self.row)
+        before = before[before >= ledger.row_after(self.since)] if self.since else before
         if len(before):  # events of the item that came before it was announced
             self.passed_over -= len(before)
             for row in before.tolist():
@@ -283,3 +298,22 @@ class State:
             "unknown_items": self.passed_over,
             "bytes": self.histories.nbytes + counts,
         }
+
+
+def kept_events(bundle: Bundle, counts: Counts | None) -> Ledger:
+    """The events that ``Recommender.update`` has brought to a bundle since its fit."""
+    kept = pl.DataFrame(bundle.config["recommender"]["events"])
+    ledger = Ledger()
+    if not len(kept):
+        return ledger
+    unit, latest = (1, 0) if counts is None else (counts.unit, counts.macro.latest)
+    frame = kept.select(
+        pl.arange(1, pl.len() + 1).alias("position"),
+        pl.col("user_id", "item_id").cast(pl.String),
+        "behavior",
+        (pl.col("timestamp").cast(pl.Int64).fill_null(latest) // unit).alias("timestamp"),
+        pl.col("weight").cast(pl.Float64),
+        pl.when(pl.col("type") == 1).then(float("-inf")).alias("label"),  # a target event rated too low
+    )
+    ledger.append(Batch(frame["position"].to_numpy(), events=frame))
+    return ledger
