@@ -139,7 +139,7 @@ class Counts:
         rows = np.flatnonzero((own_E >= 0) & ~negative_R[own_E] & (typed | ~disliked_E))
         if not len(rows):
             return
-        self.need_users(np.unique(user_E[rows]))
+        self.need_users(distinct(user_E[rows]))
         columns = (
             self._of_user[user_E[rows]],
             self._of_item[item_E[rows]],
@@ -190,3 +190,12 @@ class Counts:
     def nbytes(self) -> int:
         """Bytes of the macro graph."""
         return self.macro.nbytes
+
+
+def distinct(numbers: Array) -> Ints:
+    """The numbers, none below 0, each once, sorted: as ``np.unique``, and for very many of them much faster."""
+    if len(numbers) < MANY:
+        return np.unique(numbers).astype(np.int64)
+    there = np.zeros(int(numbers.max()) + 1, np.bool_)
+    there[numbers] = True
+    return np.flatnonzero(there)

@@ -8,6 +8,7 @@ is a prefix of the columns, taken without holding up whoever appends. Shape lett
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
@@ -204,9 +205,12 @@ class Ledger:
         """Events in columns."""
         names = frame["behavior"].unique(maintain_order=True).to_list()
         numbers = {name: self._behavior(name) for name in names}
+        with ThreadPoolExecutor(1) as beside:
+            item_E = beside.submit(self.items.add, frame["item_id"])
+            user_E = self.users.add(frame["user_id"])
         columns = (
-            self.users.add(frame["user_id"]),
-            self.items.add(frame["item_id"]),
+            user_E,
+            item_E.result(),
             frame["behavior"].replace_strict(numbers, return_dtype=pl.Int8).to_numpy(),
             frame["timestamp"].fill_null(0).to_numpy(),
             frame["weight"].to_numpy(),

@@ -6,14 +6,18 @@ Plain Python: no HTTP. Every method may be called from many threads at once.
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path as Folder
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from macrorec import models
 from macrorec.data.log import Behavior
@@ -62,13 +66,14 @@ class Service:
         self._now: Version | None = None
         self._former: Version | None = None
         self._changing = threading.Lock()
-        deployment = Deployment.load(bundle, index=self._index)
-        self._memory = Memory(log, data, self._follow, self._forgotten)
-        try:
-            self._serve(self._made(deployment))
-        except BaseException:
-            self._memory.close()
-            raise
+        with every_core(), ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(Deployment.load, bundle, index=self._index)
+            self._memory = Memory(log, data, self._follow, self._forgotten)
+            try:
+                self._serve(self._made(loading.result()))
+            except BaseException:
+                self._memory.close()
+                raise
 
     # --- reading ---
 
@@ -353,6 +358,17 @@ class Service:
             Ranked(item_id, score, first + place, told[place] if told else None, catalogue.title(number))
             for place, (item_id, number, score) in enumerate(rows)
         )
+
+
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Let counting use all cores for a while; requests, which run beside each other, use one each."""
+    was = torch.get_num_threads()
+    torch.set_num_threads(max(was, len(os.sched_getaffinity(0))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(was)
 
 
 def view_of(service: Service, user_id: str) -> UserView | None:

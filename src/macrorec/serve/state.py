@@ -20,7 +20,7 @@ from macrorec.bundle import Bundle
 from macrorec.graph.columns import Features
 from macrorec.graph.slabs import longer
 from macrorec.serve.catalogue import Catalogue
-from macrorec.serve.counts import Counts
+from macrorec.serve.counts import Counts, distinct
 from macrorec.serve.deployment import Deployment
 from macrorec.serve.events import hidden
 from macrorec.serve.histories import Histories
@@ -189,7 +189,7 @@ class State:
     def _count(self, ledger: Ledger, rows: Rows, arrival_E: Ints, serving: bool) -> None:
         """Count some rows."""
         self._make_room(ledger)
-        new = np.unique(rows.item_E[self._item_L[rows.item_E] == _UNSEEN])
+        new = distinct(rows.item_E[self._item_L[rows.item_E] == _UNSEEN])
         if len(new):
             self._item_L[new] = self.catalogue.ids.numbers(ledger.items.series().gather(pl.Series(new)))
         names = ledger.behaviors
@@ -201,7 +201,7 @@ class State:
             return
         if not known_E.all():
             rows, arrival_E = Rows(*(column[known_E] for column in rows)), arrival_E[known_E]
-        new = np.unique(rows.user_E[self._user_L[rows.user_E] == _UNSEEN])
+        new = distinct(rows.user_E[self._user_L[rows.user_E] == _UNSEEN])
         if len(new):
             many = len(new) > STEP
             self._meet(new, ledger.users.series().gather(pl.Series(new)) if many else ledger.users.ids_of(new))
