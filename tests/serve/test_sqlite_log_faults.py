@@ -214,6 +214,22 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, where: str, flips: int) -
     log.close()
 
 
+def test_a_damaged_first_page_costs_no_event(tmp_path: Path) -> None:
+    """It tells where the tables are: the format, the cells of the page, the names of tables."""
+    (tmp_path / "a").mkdir()
+    log = written(tmp_path / "a")
+    log.close()
+    entries = content(copied(tmp_path / "a", tmp_path / "whole"))[0]
+    original = (tmp_path / "a" / "log.sqlite").read_bytes()
+    for n, (place, bit) in enumerate([(3, 1), (16, 1), (18, 1), (104, 4), (original.index(b"CREATE TABLE chunk"), 2)]):
+        path = copied(tmp_path / "a", tmp_path / f"changed-{n}")
+        path.write_bytes(original[:place] + bytes([original[place] ^ bit]) + original[place + 1 :])
+        with pytest.raises(LogDamaged, match="macrorec log repair"):
+            SqliteLog(path)
+        kept, report = content(path, repair=True)
+        assert kept == entries and len(report) >= 2
+
+
 @pytest.mark.parametrize(
     ("statement", "says"),
     [

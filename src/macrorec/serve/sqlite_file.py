@@ -212,10 +212,12 @@ def _examine_offsets(db: sqlite3.Connection, content: Content) -> None:
         content.offsets.setdefault(source, []).append((first, last))
 
 
-def damaged(error: sqlite3.Error) -> bool:
-    """Whether the file is not what was written, rather than out of reach."""
-    codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH)
-    return primary(error) in codes
+def damaged(error: sqlite3.Error, path: Path | None = None) -> bool:
+    """Whether the file is not what was written, rather than out of reach; ``path`` tells what may be written."""
+    code = primary(error)
+    if code == sqlite3.SQLITE_READONLY:  # so says also a file whose header asks for a newer SQLite
+        return path is not None and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH)
 
 
 def primary(error: sqlite3.Error) -> int:

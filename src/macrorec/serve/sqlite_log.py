@@ -63,7 +63,11 @@ class SqliteLog(Log):
         self._lock = sqlite_file.Lock(self.path)
         try:
             self._writer = Writer(self.path, durability, remember, repair)
-            self._reader = sqlite_file.connect(self.path)
+            try:
+                self._reader = sqlite_file.connect(self.path)
+            except BaseException:
+                self._writer.close()
+                raise
         except BaseException:
             self._lock.free()
             raise

@@ -31,19 +31,16 @@ def repaired(path: Path, acknowledged: int) -> list[str]:
     """
     if not path.exists():
         return []
-    new = path.with_name(path.name + ".repaired")
-    skeleton = path.with_name(path.name + ".skeleton")
-    _remove(new)
+    new, skeleton = path.with_name(path.name + ".repaired"), path.with_name(path.name + ".skeleton")
+    faults = _faults(path, acknowledged)
+    if not faults:
+        return []
     try:
-        source, faults = path, _faults(path, acknowledged)
-        if not faults:
-            return []
-        if not _has_tables(path):
-            source = skeleton
+        try:
+            report = _saved(path, new, faults, acknowledged)
+        except sqlite3.DatabaseError:
             _with_first_page(path, skeleton)
-        with closing(sqlite_file.connect(source)) as old, closing(sqlite_file.connect(new)) as db:
-            report = _copied(old, db, new, faults, acknowledged)
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            report = _saved(skeleton, new, faults, acknowledged)
     except sqlite3.DatabaseError as error:
         _remove(new)
         raise LogDamaged(f"nothing of the log {path} can be saved: {error}; put back a copy of it") from error
@@ -55,26 +52,27 @@ def repaired(path: Path, acknowledged: int) -> list[str]:
     return report
 
 
+def _saved(source: Path, new: Path, faults: list[str], acknowledged: int) -> list[str]:
+    """Write what is sound of ``source`` to ``new``; what was lost. Raises sqlite3.DatabaseError if all is."""
+    _remove(new)
+    with closing(sqlite_file.connect(source)) as old, closing(sqlite_file.connect(new)) as db:
+        report = _copied(old, db, new, faults, acknowledged)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return report
+
+
 def _faults(path: Path, acknowledged: int) -> list[str]:
     """What is wrong with the log, if anything is."""
     try:
         with closing(sqlite_file.connect(path)) as db:
             content = sqlite_file.examine(db, 0)
     except sqlite3.DatabaseError as error:
-        if not sqlite_file.damaged(error):
+        if not sqlite_file.damaged(error, path):
             raise
         return [str(error)]
     if content.last < acknowledged and not content.faults:
         content.faults.append(f"entries {content.last + 1} to {acknowledged} were acknowledged and are missing")
     return content.faults
-
-
-def _has_tables(path: Path) -> bool:
-    try:
-        with closing(sqlite_file.connect(path)) as db:
-            return bool(db.execute("SELECT count(*) FROM chunk WHERE last = 0").fetchall())
-    except _UNREADABLE:
-        return False
 
 
 def _with_first_page(path: Path, place: Path) -> None:

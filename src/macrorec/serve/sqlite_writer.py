@@ -8,7 +8,7 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,24 +53,32 @@ class Writer:
         self._broken = False
         self._unflushed = False
         self._journal = -1
-        try:
-            self._mark = sqlite_file.Mark(path)
-            if repair:
-                self.report = tuple(repaired(path, self._mark.position))
-            self._db = self._connected()
-            self._take(sqlite_file.examine(self._db, SMALL))
-        except (sqlite3.DatabaseError, OSError) as error:
-            if isinstance(error, sqlite3.Error) and sqlite_file.damaged(error):
-                raise LogDamaged(refusal(path, [str(error)])) from error
-            raise LogUnavailable(f"cannot open the log {path}: {error}") from error
+        with ExitStack() as opened:
+            try:
+                self._mark = sqlite_file.Mark(path)
+                opened.callback(self._mark.close)
+                if repair:
+                    self.report = tuple(repaired(path, self._mark.position))
+                self._db = self._connected()
+                opened.callback(self._db.close)
+                self._take(sqlite_file.examine(self._db, SMALL))
+            except (sqlite3.DatabaseError, OSError) as error:
+                if isinstance(error, sqlite3.Error) and sqlite_file.damaged(error, path):
+                    raise LogDamaged(refusal(path, [str(error)])) from error
+                raise LogUnavailable(f"cannot open the log {path}: {error}") from error
+            opened.pop_all()
 
     def _connected(self) -> sqlite3.Connection:
         new = not self.path.exists() or not self.path.stat().st_size
         if new and self._mark.position:
             raise LogDamaged(refusal(self.path, [f"it is empty, but had {self._mark.position:,} entries"]))
         db = sqlite_file.connect(self.path, _SYNCHRONOUS[self.durability])
-        if new:
-            sqlite_file.create(db, self.path, os.urandom(16))
+        try:
+            if new:
+                sqlite_file.create(db, self.path, os.urandom(16))
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _take(self, content: sqlite_file.Content) -> None:
