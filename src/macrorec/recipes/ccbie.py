@@ -50,9 +50,7 @@ ALL = TrainConfig(epochs=250, batch_size=32, lr=2e-3, monitor="ndcg@10", patienc
 
 def ccbie_ml_100k_u1() -> RunConfig:
     """N@10 .5488, R@10 .1852, N@3 .6274 in CCBIE, Table II."""
-    model = MODEL.Config(
-        negatives="all", over="mean", by_item=0.3, n_negatives=2, alpha=0.6, beta=5e-4, hidden=64, n_preferences=32
-    )
+    model = MODEL.Config(negatives="all", over="mean", by_item=0.3, n_negatives=2, alpha=0.6, beta=5e-4)
     return datasets.ml_100k_u1(model, ALL)
 
 
