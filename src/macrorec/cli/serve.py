@@ -164,6 +164,7 @@ def _run(
     from macrorec.serve.request_log import RequestLog
     from macrorec.serve.server import serve as run
     from macrorec.serve.service import Service
+    from macrorec.serve.ui import page
 
     torch.set_num_threads(1)  # requests run beside each other; threads inside each would only wait for one another
     with files.told(data):
@@ -184,7 +185,9 @@ def _run(
             stack.enter_context(closing(intake))
             intake.start()
         result = {"url": url, "version": service.model()["version"], "durability": kept[1], "keys": len(known)}
-        app = create_app(service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr))
+        app = create_app(
+            service, settings, keys=known, log=RequestLog(None if quiet else sys.stderr), pages=page.ROUTES
+        )
         run(app, bound, lambda: _tell(json, result, bundle, known))
         if getattr(log, "fatal", None) is not None:
             raise ResourceError(log.fatal)
