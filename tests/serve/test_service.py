@@ -20,8 +20,10 @@ from macrorec.errors import DataError, UserError
 from macrorec.graph.bipartite import edges_of
 from macrorec.serve import memory, snapshots
 from macrorec.serve.events import Event, EventError, Forgotten, ItemAnnounced, hidden
+from macrorec.serve.ledger import Ledger
 from macrorec.serve.log import Batch
 from macrorec.serve.service import NotReady, Service, UnknownItem, view_of
+from macrorec.serve.state import State
 
 Made = Callable[..., Service]
 
@@ -429,18 +431,18 @@ def test_no_answer_mixes_versions_and_no_event_is_lost_while_models_swap(made: M
 
 def test_a_bundle_that_was_updated_before_it_was_saved_is_served_with_its_updates(made: Made, tmp_path: Path) -> None:
     recommender = macrorec.load(write(tmp_path / "first", "ease", ranker=False))
-    new = {"user_id": ["late", "u1"], "item_id": ["i3", "i4"], "behavior": ["buy", "hide"]}
+    new = {"user_id": ["late", "u1", "late"], "item_id": ["i9", "i4", "i3"], "behavior": ["buy", "hide", "buy"]}
     recommender.update(new)
     folder = recommender.save(tmp_path / "updated")
     service = made(bundle=folder)
     view = view_of(service, "late")
-    assert view is not None and view.items.tolist() == [3] and service.recommend("late", 3).path == "fold_in"
+    assert view is not None and view.items.tolist() == [9, 3] and service.recommend("late", 3).path == "fold_in"
     wanted = recommender.recommend(["late", "u1"], 5)
     for user in ("late", "u1"):
         assert ids(service, user, 5) == wanted.filter(pl.col("user_id") == user)["item_id"].to_list()
     service.feedback([bought("late", "i5")])
     view = view_of(service, "late")
-    assert view is not None and view.items.tolist() == [3, 5]
+    assert view is not None and view.items.tolist() == [9, 3, 5]
     assert service.recommend("nobody", 1).position == 1
 
 
@@ -458,6 +460,28 @@ def test_events_that_a_model_was_fitted_to_are_not_counted_again(made: Made, tmp
     service.feedback([bought("a", "i3")])
     view = view_of(service, "a")
     assert view is not None and view.items.tolist() == [3]
+
+
+def test_who_leaves_while_a_model_is_loaded_is_not_in_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first try counts the user's rows, and is thrown away."""
+    service, made_of = made(), list[object]()
+    service.feedback([bought("quitter", "i1"), bought("u5", "i29"), bought("a", "i2")])
+    count = State.extend
+
+    def slow(self: State, ledger: Ledger, last: int | None = None, *, serving: bool = True) -> None:
+        count(self, ledger, last, serving=serving)
+        if self not in made_of and self is not service.version.state:
+            made_of.append(self)
+            if len(made_of) == 1:
+                service.forget("quitter")
+                service.forget("u5")
+
+    monkeypatch.setattr(State, "extend", slow)
+    monkeypatch.setattr("macrorec.serve.service._STEP", 0)
+    service.reload()
+    assert len(made_of) == 2
+    assert view_of(service, "quitter") is None and view_of(service, "u5") is None and view_of(service, "a") is not None
+    assert service.explain("a", "i29")["users"] == 0
 
 
 # --- writing ---

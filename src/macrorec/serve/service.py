@@ -70,7 +70,7 @@ class Service:
             loading = beside.submit(Deployment.load, bundle, index=self._index)
             self._memory = Memory(log, data, self._follow, self._forgotten)
             try:
-                self._serve(self._made(loading.result()))
+                self._take_over(loading.result())
             except BaseException:
                 self._memory.close()
                 raise
@@ -266,22 +266,19 @@ class Service:
         """
         with self._changing:
             place = self.version.deployment.folder if folder is None else folder
-            deployment = Deployment.load(place, index=self._index)
-            try:
-                if isinstance(deployment.retriever, Canary):  # what is served has its index: so shall this
-                    deployment.retriever.wait(_INDEX_SECONDS)
-                version = self._made(deployment)
-            except BaseException:
-                deployment.close()
-                raise
-            return self._serve(version)
+            return self._take_over(Deployment.load(place, index=self._index), patient=True)
 
     def rollback(self) -> str:
         """Serve the model before the last ``reload`` again, with all events until now. Raises UserError without one."""
         with self._changing:
             if self._former is None:
                 raise UserError("there is no model to go back to: none has been loaded since the start")
-            return self._serve(self._caught_up(self._former))
+            version, memory = self._former, self._memory
+            while version.state.row < len(memory.ledger):
+                with memory.lock:  # for moments, between which events come and users go
+                    version.state.extend(memory.ledger, min(version.state.row + _STEP, len(memory.ledger)))
+            with memory.lock:
+                return self._switch(version)
 
     def snapshot(self) -> int:
         """Write a snapshot, and let the log drop what it covers; its position. Writing events goes on meanwhile."""
@@ -297,37 +294,36 @@ class Service:
                 version.deployment.close()
         self._now = self._former = None
 
-    def _made(self, deployment: Deployment) -> Version:
-        """A version of ``deployment`` with everything up to a moment ago."""
+    def _take_over(self, deployment: Deployment, *, patient: bool = False) -> str:
+        """Let a new version of ``deployment`` answer, after all that has happened; ``patient``: and with its index."""
         memory = self._memory
         while True:
-            removals = memory.removals
-            with memory.lock:
-                forgotten = set(memory.ledger.forgotten)
-            state = State(deployment, forgotten, memory.log.secret)
-            version = Version(deployment, state)
-            self._caught_up(version, serving=False)
-            version.warm_up()
-            if memory.removals == removals:
-                return version
-            deployment = Deployment.load(deployment.folder, index=self._index)  # rows were removed under it: anew
+            try:
+                if patient and isinstance(deployment.retriever, Canary):  # what is served has its index
+                    deployment.retriever.wait(_INDEX_SECONDS)
+                with memory.lock:
+                    removals, forgotten = memory.removals, set(memory.ledger.forgotten)
+                version = Version(deployment, State(deployment, forgotten, memory.log.secret))
+                while (last := len(memory.ledger)) - version.state.row > _STEP:
+                    version.state.extend(memory.ledger, last, serving=False)
+                version.warm_up()
+                with memory.lock:
+                    if memory.removals == removals:
+                        return self._switch(version)
+            except BaseException:
+                deployment.close()
+                raise
+            deployment.close()  # somebody's rows were removed while they were counted: anew
+            deployment = Deployment.load(deployment.folder, index=self._index)
 
-    def _caught_up(self, version: Version, *, serving: bool = True) -> Version:
-        """``version`` after all but the newest rows."""
-        ledger = self._memory.ledger
-        while (last := len(ledger)) - version.state.row > _STEP:
-            version.state.extend(ledger, last, serving=serving)
-        return version
-
-    def _serve(self, version: Version) -> str:
-        """Let ``version`` answer from now on, with every event that is there."""
-        with self._memory.lock:
-            version.state.extend(self._memory.ledger)
-            former, self._now = self._now, version
-            if former is not version:
-                dropped, self._former = self._former, former
-                if dropped is not None and dropped is not version:
-                    dropped.deployment.close()
+    def _switch(self, version: Version) -> str:
+        """``version`` answers from now on, with every event that is there; the memory's lock is held."""
+        version.state.extend(self._memory.ledger)
+        former, self._now = self._now, version
+        if former is not version:
+            dropped, self._former = self._former, former
+            if dropped is not None and dropped is not version:
+                dropped.deployment.close()
         return version.name
 
     def _follow(self) -> None:

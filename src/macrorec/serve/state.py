@@ -32,7 +32,7 @@ from macrorec.serve.popularity import Popularity
 
 Ints = npt.NDArray[np.int64]
 
-STEP = 256
+STEP = 128
 """Events that are counted before readers get a turn: about a millisecond."""
 TOP = 2_048
 """Most popular items that are always known in order."""
