@@ -135,8 +135,10 @@ async function describe() {
     at("behavior").parentElement.hidden = !options.length;
     if (options.some((one) => one.value === chosen)) at("behavior").value = chosen;
     list.relabel(behavior() || "post");
+    return true;
   } catch (error) {
     trouble(error);
+    return false;
   }
 }
 
@@ -170,13 +172,13 @@ at("event").addEventListener("submit", (event) => {
   post(at("item").value);
 });
 at("behavior").addEventListener("change", () => list.relabel(behavior()));
-at("key-form").addEventListener("submit", (event) => {
+at("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   useKey(at("key").value);
+  calm();
+  if (!(await describe())) return;
   at("key-box").open = false;
   at("key-box").firstElementChild.focus();
-  calm();
-  describe();
   live.start();
   if (user !== null) lookUp(user);
   else follow();

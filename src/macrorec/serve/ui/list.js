@@ -94,7 +94,7 @@ function newRow(one, onPost, onTrouble) {
 }
 
 function of(name) {
-  return element("span", { class: "sr" }, ": ", element("bdi", {}, name));
+  return element("span", { class: "sr" }, " ", element("bdi", {}, name));
 }
 
 // `climbed`: places since the list before, null for a row that was not there.
