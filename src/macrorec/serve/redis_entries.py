@@ -77,8 +77,8 @@ def _row(entry: Entry, users: dict[str, tuple[str, str]], secret: bytes) -> list
         return [NOBODY, "", checksum, body, "", "", "", "", ""]
     if max(map(_size, (entry.user_id, entry.item_id, entry.behavior, entry.source))) > MOST_BYTES:
         raise OverflowError
-    body = _encode([0, entry.item_id, entry.behavior, entry.timestamp, entry.weight, entry.label])
-    row = [*users[entry.user_id], _sum(entry.user_id, body), body.decode()]
+    fields = _encode([0, entry.item_id, entry.behavior, entry.timestamp, entry.weight, entry.label])
+    row = [*users[entry.user_id], _sum(entry.user_id, fields), fields.decode()]
     row.append("" if entry.key is None else digest(entry.key, secret).hex())
     if entry.source is None or entry.offset is None:
         return [*row, "", "", "", ""]
