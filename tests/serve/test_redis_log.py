@@ -441,7 +441,10 @@ def test_a_server_that_lost_all(own: RedisServer) -> None:
         assert "entries 1 to 5 were acknowledged, and lost" in one.health().report[0]
         with own.redis() as client:
             client.flushall()
-            RedisLog(own.url).close()  # another process begins a new log
+            with RedisLog(own.url) as other:  # another process begins a new log
+                other.append([event(1)])
+        with pytest.raises(LogUnavailable):
+            one.read(JUMP, 10)
         with pytest.raises(LogUnavailable, match="another log"):
             for _ in range(100):
                 one.append([event(7)])

@@ -161,7 +161,6 @@ class Intake:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise EventError(f"not JSON: {error}") from None
             if isinstance(raw, dict):
-                raw = {name: field for name, field in raw.items() if name not in ("source", "offset")}
                 raw |= {"source": source, "offset": message.offset()}
             return self._check(raw)
         except EventError as error:
