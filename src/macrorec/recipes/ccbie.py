@@ -36,7 +36,7 @@ no edge weighed without regard to the item, or as if drawn for each edge of the 
 SWEEPS = {
     "model.alpha": "0.1,0.3,0.5,0.7,0.9",
     "model.beta": "0,0.0005,0.005,0.05,0.5",
-    "model.dim": "32,64,128,256",
+    "model.dim": "64,128,256",
 }
 """Of Fig. 7. No dimension below K_h, as the paper has it. Fig. 5 is ``benchmarks.ccbie_scale``; a curve over epochs is
 kept by every run that watches valid, and those of one data set stand in one plot."""
