@@ -92,7 +92,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return write(tmp_path_factory.mktemp("shop"), typed=request.param), request.param
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(events=st.lists(EVENTS, max_size=60), data=st.data())
 def test_the_law(shop: tuple[Path, bool], events: list[Event], data: st.DataObject) -> None:
     """Any cut into batches and steps, few or many at once, a restart from a snapshot anywhere: one state."""

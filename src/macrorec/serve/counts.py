@@ -164,8 +164,6 @@ class Counts:
             own = np.full(len(items), number), items, weights, times
             if len(items):
                 self.macro.remove(*own, *([np.full(len(items), kind)] if typed else []))
-        if user >= 0:
-            self._of_user[user] = -1
 
     # --- reading ---
 

@@ -175,12 +175,22 @@ class Version:
                 return drop(numbers) | ~placed_I[numbers]
 
             found = nearest(self.deployment.retriever, vector_D, n, gone, only=wanted.only, expected=expected)
-            return Found(*found, self.path(view))
+            return self._with_asked(Found(*found, self.path(view)), n, drop, wanted)
         only = wanted.only
         if only is not None:
             only = only[only < self.state.catalogue.n_fitted]
         own = self.deployment.retrieve(view.fitted, view.items, n, drop, changed=view.changed, only=only)
-        return None if own is None else Found(own.numbers, own.scores, own.path)
+        return None if own is None else self._with_asked(Found(own.numbers, own.scores, own.path), n, drop, wanted)
+
+    def _with_asked(self, found: Found, n: int, drop: Drop, wanted: Wanted) -> Found:
+        """Items that were asked for and no search can find, behind those found."""
+        if wanted.only is None or len(found.numbers) >= n:
+            return found
+        left = np.setdiff1d(wanted.only[~drop(wanted.only)], found.numbers)[: n - len(found.numbers)]
+        least = np.full(len(left), found.scores[-1] if len(found.scores) else 0, np.float32)
+        return replace(
+            found, numbers=np.concatenate([found.numbers, left]), scores=np.concatenate([found.scores, least])
+        )
 
     def _fallback(self, view: UserView) -> Path:
         """The path of what the macro graph finds: of a ranker that is all there is, it is the model's own."""
