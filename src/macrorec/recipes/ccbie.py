@@ -65,15 +65,15 @@ def ccbie_dblp() -> RunConfig:
     model = MODEL.Config(
         negatives="all",
         over="mean",
-        by_user=0.5,
-        by_item=0.3,
-        n_negatives=2,
+        by_user=0.25,
+        by_item=0.4,
+        n_negatives=4,
         alpha=0.9,
-        beta=8e-5,
-        n_clusters=16,
+        beta=1e-4,
+        n_clusters=8,
         n_preferences=8,
     )
-    train = replace(ALL, epochs=150, batch_size=256, lr=1.7e-3, weight_decay=1e-4, patience=3, validate_every=10)
+    train = replace(ALL, epochs=150, batch_size=256, lr=3.2e-3, weight_decay=1e-6, patience=3, validate_every=10)
     return datasets.dblp(model, train)
 
 
