@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,12 +208,22 @@ class State:
             self._meet(new, ledger.users.series().gather(pl.Series(new)) if many else ledger.users.ids_of(new))
         user_E, item_E, behavior_E = self._user_L[rows.user_E], self._item_L[rows.item_E], of_R[rows.behavior_E]
         own = slice(None) if (behavior_E >= 0).all() else behavior_E >= 0
-        gained = self.histories.apply(user_E[own], item_E[own], behavior_E[own], arrival_E[own])
+        own_E = user_E[own], item_E[own], behavior_E[own], arrival_E[own]
+        counts = self.counts
+        if counts is None:
+            gained = self.histories.apply(*own_E)
+        else:
+            columns = rows.behavior_E, rows.time_E, rows.weight_E, rows.label_E
+            if serving:
+                counts.add(user_E, item_E, names, *columns)
+                gained = self.histories.apply(*own_E)
+            else:
+                with ThreadPoolExecutor(1) as beside:
+                    applied = beside.submit(self.histories.apply, *own_E)
+                    counts.add(user_E, item_E, names, *columns, anew=True)
+                gained = applied.result()
         for popularity in filter(None, (self.popularity, self.by_group)):
             popularity.gained(gained, self.histories.count_I)
-        if self.counts is not None:
-            columns = rows.behavior_E, rows.time_E, rows.weight_E, rows.label_E
-            self.counts.add(user_E, item_E, names, *columns, anew=not serving)
 
     def _meet(self, new: Ints, ids: Any) -> None:
         """Users of the ledger have an event for the first time."""
