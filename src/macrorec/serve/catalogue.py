@@ -35,7 +35,7 @@ class Catalogue:
         self.n_fitted = len(bundle.items)
         self._retriever = deployment.retriever
         self._items_ID = deployment.items_ID
-        self._titles = bundle.titles
+        self._titles = _titles(deployment)
         self._own_titles: dict[int, str] = {}
         named = counts is not None and bool(counts.macro.items.names)
         self.categories: list[str] = list(counts.macro.items.names) if counts and named else []
@@ -115,3 +115,13 @@ class Catalogue:
             items_ID = self._items_ID
             self._vector_of[kind] = items_ID[members].mean(0) if items_ID is not None and len(members) else None
         return self._vector_of[kind]
+
+
+def _titles(deployment: Deployment) -> pl.Series | None:
+    """A name per fitted item: the retriever's, and where it knows none at all, the ranker's; null without one."""
+    own, ranker = deployment.retriever_bundle.titles, deployment.ranker_bundle
+    if own is not None or ranker is None or ranker.titles is None:
+        return own
+    known_I = deployment.ranker_items_I >= 0
+    titles = ranker.titles.gather(np.where(known_I, deployment.ranker_items_I, 0))
+    return pl.select(pl.when(pl.Series(known_I)).then(titles)).to_series()
