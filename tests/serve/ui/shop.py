@@ -51,7 +51,13 @@ class Shop(FakeService):
                 "side": "user" if n % 2 else "item",
                 "via": f"hop {1 + n % 2}",
                 "kind": "item group",
-                "what": HOSTILE["i1"] if n == 0 else HOSTILE["i2"] if n == 1 else f"group {n}",
+                "what": HOSTILE["i1"]
+                if n == 0
+                else HOSTILE["i2"]
+                if n == 1
+                else HOSTILE["i5"]
+                if n == 2
+                else f"group {n}",
                 "count": 3.0 + n,
                 "weight": math.exp(-n / 3),
                 "attention": 0.1,

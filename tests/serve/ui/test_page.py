@@ -18,6 +18,7 @@ from macrorec.serve import auth
 from macrorec.serve.log import LogUnavailable
 from macrorec.serve.problems import Problem
 from macrorec.serve.service import Service
+from macrorec.serve.settings import LOOPBACK_NAMES, Settings
 from macrorec.serve.ui import page
 
 STATIC = [page.FOLDER / name for name in ("index.html", *page.NAMES)]
@@ -100,8 +101,6 @@ def test_without_plotly_the_page_stands_and_the_map_is_a_line(http: Running, mon
 
 
 def test_the_page_answers_to_the_server_s_own_names_only(shop: Shop) -> None:
-    from macrorec.serve.settings import LOOPBACK_NAMES, Settings
-
     with running(shop, Settings(hosts=LOOPBACK_NAMES), pages=page.ROUTES) as http:
         assert http.get("/").status_code == 200
         assert http.get("/", headers={"host": "evil.example"}).status_code == 421
@@ -503,7 +502,7 @@ def luminance(colour: list[int]) -> float:
 def test_on_a_real_service(tabs: Tabs, tmp_path: Path) -> None:
     service = Service(market.write(tmp_path), market.MemoryLog())
     try:
-        with running(service, pages=page.ROUTES) as http:
+        with running(service, Settings(wait_ms=60_000), pages=page.ROUTES) as http:  # the first answers compile
             tab = tabs.open(f"http://127.0.0.1:{http.port}/#user=u3")
             expect(tab.locator("#list > li")).to_have_count(10)
             first = listed(tab)[0]
