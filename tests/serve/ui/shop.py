@@ -49,7 +49,7 @@ class Shop(FakeService):
         rows = [
             {
                 "side": "user" if n % 2 else "item",
-                "via": f"hop {1 + n % 2}",
+                "via": "recent" if n == 11 else f"hop {1 + n % 2}",
                 "kind": "item group",
                 "what": HOSTILE["i1"]
                 if n == 0
@@ -59,7 +59,7 @@ class Shop(FakeService):
                 if n == 2
                 else f"group {n}",
                 "count": 3.0 + n,
-                "weight": math.exp(-n / 3),
+                "weight": 20.0 if n == 11 else math.exp(-n / 3),
                 "attention": 0.1,
                 "contribution": (1 if n % 3 else -1) / (n + 1),
             }

@@ -176,6 +176,10 @@ def test_reasons_are_bars(tab: Page) -> None:
     assert row.locator("tbody tr").nth(1).locator(".for").count() == 1
     row.get_by_role("button", name="All 12").click()
     assert row.locator("tbody tr").count() == 12
+    # A recent neighbour has no macro weight: no bar of its own, and others' are not measured by it.
+    assert row.locator("tbody tr").last.locator("td").first.inner_text() == "–"
+    expect(row.locator("tbody tr").last.locator("th")).to_contain_text("the last 14 of the user")
+    assert row.locator("td:nth-child(2) .bar span").first.evaluate("one => one.style.width") == "100%"
     why.click()
     expect(row.locator(".reasons")).to_be_hidden()
 
@@ -519,6 +523,7 @@ def test_on_a_real_service(tabs: Tabs, tmp_path: Path) -> None:
             expect(tab.locator("#path")).not_to_have_text("popular")
             tab.get_by_role("button", name="Draw the map").click()
             expect(tab.locator("#legend button").first).to_be_visible()
+            tab.close()  # it would go on to ask a server that has ended
     finally:
         service.close()
 

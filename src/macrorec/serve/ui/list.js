@@ -184,16 +184,16 @@ function sum(told, all) {
 
 function table(some, told) {
   const adds = some.some((one) => Number.isFinite(one.contribution));
-  const most = largest(some, "weight");
+  const most = largest(some.filter((one) => weighed(one, told)), "weight");
   const strongest = largest(some, "contribution");
-  const head = [told.kind === "ranker" ? "macro neighbour" : "item of the user", told.kind === "ranker" || adds ? "weight" : "likeness"];
+  const head = [told.kind === "ranker" ? "neighbour" : "item of the user", told.kind === "ranker" || adds ? "weight" : "likeness"];
   if (adds) head.push("adds to the score");
   const body = some.map((one) => {
-    const count = one.count ? ` · ${number(one.count)} events` : "";
-    const from = told.kind === "ranker" ? `of the ${one.side}, ${one.via}${count}` : "";
+    const from = told.kind === "ranker" ? whence(one) : "";
+    const weight = weighed(one, told) ? [bar(one.weight, most, "weight"), number(one.weight)] : ["–"];
     const cells = [
       element("th", { scope: "row" }, element("bdi", {}, one.what ?? ""), from ? element("span", { class: "quiet" }, from) : ""),
-      element("td", { "data-of": head[1] }, bar(one.weight, most, "weight"), number(one.weight)),
+      element("td", { "data-of": head[1] }, ...weight),
     ];
     if (adds) cells.push(element("td", { "data-of": "adds" }, bar(one.contribution, strongest, one.contribution < 0 ? "against" : "for"), signed(one.contribution)));
     return element("tr", {}, ...cells);
@@ -201,6 +201,17 @@ function table(some, told) {
   const caption = element("caption", { class: "sr" }, "Reasons, the strongest first");
   const top = element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text))));
   return element("table", { class: adds ? "three" : "two" }, caption, top, element("tbody", {}, ...body));
+}
+
+// Macro nodes have weights; a recent neighbour stands for itself.
+function weighed(one, told) {
+  return told.kind !== "ranker" || one.via !== "recent";
+}
+
+function whence(one) {
+  const count = number(one.count);
+  if (one.via === "recent") return one.count > 1 ? `the last ${count} of the ${one.side}` : `of the ${one.side}, of late`;
+  return `of the ${one.side}, ${one.via} · ${count} event${one.count === 1 ? "" : "s"}`;
 }
 
 function largest(some, name) {
