@@ -62,6 +62,13 @@ class Tabs:
         """URLs of all requests."""
         self._contexts: list[BrowserContext] = []
         self._pages: list[Page] = []
+        self._violations: list[str] = []
+
+    def leave(self, tab: Page) -> None:
+        """Close a page before its server ends, which it would go on to ask; what it complained about stays."""
+        self._violations += tab.evaluate("window.violations")
+        self._pages.remove(tab)
+        tab.close()
 
     def open(self, url: str, **settings: Any) -> Page:
         """A page in a window of its own, with ``settings`` as those of playwright's contexts."""
@@ -79,7 +86,7 @@ class Tabs:
 
     def refused(self) -> list[str]:
         """What the policy refused."""
-        return [directive for one in self._pages for directive in one.evaluate("window.violations")]
+        return self._violations + [directive for one in self._pages for directive in one.evaluate("window.violations")]
 
     def close(self) -> None:
         for context in self._contexts:
