@@ -381,6 +381,8 @@ def test_a_key_stays_in_its_tab(tabs: Tabs, tmp_path: Path) -> None:
         other = tab.context.new_page()
         other.goto(url)
         expect(other.get_by_role("alert")).to_contain_text("401")
+        other.close()
+        tabs.leave(tab)
     tabs.complaints[:] = [one for one in tabs.complaints if not FAILED.match(one) and "401" not in one]
 
 
@@ -537,3 +539,4 @@ def test_a_service_that_tells_little(tabs: Tabs) -> None:
         expect(tab.locator("#status")).to_contain_text("4 moved")
         tab.locator("#list > li").first.locator("button").first.click()
         expect(tab.locator(".reasons p")).to_have_text("Nothing of this user speaks for it.")
+        tabs.leave(tab)
