@@ -67,7 +67,7 @@ class Service:
         self._former: Version | None = None
         self._changing = threading.Lock()
         with every_core(), ThreadPoolExecutor(1) as beside:
-            loading = beside.submit(Deployment.load, bundle, index=self._index)
+            loading = beside.submit(self._loaded, bundle)
             self._memory = Memory(log, data, self._follow, self._forgotten)
             try:
                 self._take_over(loading.result())
@@ -266,7 +266,7 @@ class Service:
         """
         with self._changing:
             place = self.version.deployment.folder if folder is None else folder
-            return self._take_over(Deployment.load(place, index=self._index), patient=True)
+            return self._take_over(self._loaded(place), patient=True)
 
     def rollback(self) -> str:
         """Serve the model before the last ``reload`` again, with all events until now. Raises UserError without one."""
@@ -294,27 +294,36 @@ class Service:
                 version.deployment.close()
         self._now = self._former = None
 
-    def _take_over(self, deployment: Deployment, *, patient: bool = False) -> str:
-        """Let a new version of ``deployment`` answer, after all that has happened; ``patient``: and with its index."""
-        memory = self._memory
-        while True:
-            try:
-                if patient and isinstance(deployment.retriever, Canary):  # what is served has its index
-                    deployment.retriever.wait(_INDEX_SECONDS)
-                with memory.lock:
-                    removals, forgotten = memory.removals, set(memory.ledger.forgotten)
-                version = Version(deployment, State(deployment, forgotten, memory.log.secret))
-                while (last := len(memory.ledger)) - version.state.row > _STEP:
-                    version.state.extend(memory.ledger, last, serving=False)
-                version.warm_up()
-                with memory.lock:
-                    if memory.removals == removals:
-                        return self._switch(version)
-            except BaseException:
-                deployment.close()
-                raise
-            deployment.close()  # somebody's rows were removed while they were counted: anew
-            deployment = Deployment.load(deployment.folder, index=self._index)
+    def _loaded(self, folder: str | Folder) -> State:
+        """The state of the bundle in ``folder`` as of its fit."""
+        deployment = Deployment.load(folder, index=self._index)
+        try:
+            return State(deployment)
+        except BaseException:
+            deployment.close()
+            raise
+
+    def _take_over(self, state: State, *, patient: bool = False) -> str:
+        """Let a new version answer, after all that has happened; ``patient``: and with its index."""
+        memory, deployment = self._memory, state.deployment
+        try:
+            if patient and isinstance(deployment.retriever, Canary):  # what is served has its index
+                deployment.retriever.wait(_INDEX_SECONDS)
+            with memory.lock:
+                removals, forgotten = memory.removals, set(memory.ledger.forgotten)
+            state.leave(forgotten, memory.log.secret)
+            while (last := len(memory.ledger)) - state.row > _STEP:
+                state.extend(memory.ledger, last, serving=False)
+            version = Version(deployment, state)
+            version.warm_up()
+            with memory.lock:
+                if memory.removals == removals:
+                    return self._switch(version)
+        except BaseException:
+            deployment.close()
+            raise
+        deployment.close()  # somebody's rows were removed while they were counted: anew
+        return self._take_over(self._loaded(deployment.folder), patient=patient)
 
     def _switch(self, version: Version) -> str:
         """``version`` answers from now on, with every event that is there; the memory's lock is held."""

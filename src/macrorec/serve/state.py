@@ -70,11 +70,8 @@ class UserView:
 class State:
     """Everything live of one model. One thread changes it, many read."""
 
-    def __init__(self, deployment: Deployment, forgotten: Sequence[str] | set[str] = (), secret: bytes = b"") -> None:
-        """As of the fit. Takes over the deployment's search and macro graph: one state per deployment.
-
-        ``forgotten``: hashes of users who have left, by ``secret``; the bundle's rows of them are taken out.
-        """
+    def __init__(self, deployment: Deployment) -> None:
+        """As of the fit. Takes over the deployment's search and macro graph: one state per deployment."""
         self.deployment = deployment
         bundle = deployment.retriever_bundle
         self.users = IdTable(bundle.users.ids.cast(pl.String))
@@ -106,12 +103,6 @@ class State:
         self._lock = ReadWrite()
         if (bundle.config.get("recommender") or {}).get("events"):
             self._update(kept_events(bundle, self.counts))
-        if forgotten:
-            own = set(forgotten)
-            self.forget(*(one for one in bundle.users.ids.cast(pl.String) if hidden(one, secret) in own))
-            if ranks is not None:
-                ids = ranks.users.ids.cast(pl.String)
-                self.forget(*(one for one in ids if self.users.number(one) < 0 and hidden(one, secret) in own))
 
     # --- writing ---
 
@@ -150,6 +141,15 @@ class State:
                     self.users.withdraw(number)
                     for popularity in filter(None, (self.popularity, self.by_group)):
                         popularity.lost(lost, self.histories.count_I)
+
+    def leave(self, forgotten: Sequence[str] | set[str], secret: bytes) -> None:
+        """The bundle's users whose ids have these hashes by ``secret`` have done nothing: they left before."""
+        if not forgotten:
+            return
+        own, ranker = set(forgotten), self.deployment.ranker_bundle
+        known = [self.users.series().drop_nulls(), *([] if ranker is None else [ranker.users.ids.cast(pl.String)])]
+        for ids in known:
+            self.forget(*(one for one in ids if hidden(one, secret) in own))
 
     def _update(self, kept: Ledger) -> None:
         """Count events that the bundle keeps beside its fit, as before all others."""
