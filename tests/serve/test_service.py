@@ -431,6 +431,9 @@ def test_no_answer_mixes_versions_and_no_event_is_lost_while_models_swap(made: M
     versions = {service.reload(other)}
     for _ in range(4):
         versions.add(service.rollback())
+    end = time.monotonic() + 20
+    while len(sent) <= 10 and time.monotonic() < end:
+        time.sleep(0.01)
     stop.set()
     for thread in threads:
         thread.join(30)
