@@ -28,6 +28,7 @@ FAILED = re.compile(r"error: Failed to load resource: .* (401|404|503|net::ERR_\
 def look_up(tab: Page, user: str, items: int = 10) -> None:
     tab.get_by_label("User").fill(user)
     tab.get_by_role("button", name="Look up").click()
+    expect(tab.locator("#status")).to_contain_text(f"{items} items for \u2068{user}\u2069, in")
     expect(tab.locator("#list > li")).to_have_count(items)
 
 
