@@ -35,6 +35,7 @@ from macrorec.serve.events import Event, Schema
 from macrorec.serve.log import Appended, Log
 from macrorec.serve.memory import Memory
 from macrorec.serve.ranking import Found, Version, Wanted
+from macrorec.serve.rehearsal import rehearse
 from macrorec.serve.state import State, UserView
 
 REASONS = 3
@@ -298,6 +299,7 @@ class Service:
         """The state of the bundle in ``folder`` as of its fit."""
         deployment = Deployment.load(folder, index=self._index)
         try:
+            rehearse(deployment)
             return State(deployment)
         except BaseException:
             deployment.close()
