@@ -84,6 +84,22 @@ def test_who_left_is_in_no_snapshot(workers: Callable[[], Memory], tmp_path: Pat
     assert "leaves3" not in workers().ledger.users.series().to_list()
 
 
+def test_events_of_who_leaves_are_counted_wherever_they_lie(workers: Callable[[], Memory]) -> None:
+    """In snapshots alone, in the log alone, in both; whoever of the workers is asked, and once."""
+    one, two = workers(), workers()
+    one.log.append(events(0, 50))
+    for first in (50, 60):
+        one.snapshot()
+        one.log.append(events(first, first + 10))
+    soon(lambda: two.ledger.position == 70 and one.log.health().compacted == 50)
+    assert two.forget("u3") == 7 and one.forget("u4") == 7
+    soon(lambda: one.ledger.position == two.ledger.position)
+    assert one.forget("u3") == two.forget("u4") == 0 == one.forget("stranger")
+    late = workers()
+    late.log.append(events(3, 4))
+    assert late.forget("u3") == 1 and late.forget("u5") == 7
+
+
 def test_a_damaged_snapshot_is_written_anew(workers: Callable[[], Memory], tmp_path: Path) -> None:
     """It is not taken for one that another process has just written."""
     one = workers()

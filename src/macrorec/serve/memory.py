@@ -45,6 +45,7 @@ class Memory:
         self._follow, self._forget = follow, forget
         self._writing = threading.Lock()
         self._leaving: dict[str, str] = {}
+        self._gone: dict[str, int] = {}
         self._left_at = 0
         """Position of the last removal: snapshots before it hold a user who has left."""
         self.removals = 0
@@ -80,6 +81,8 @@ class Memory:
             rows = self.log.forget(user_id)
         finally:
             self._leaving.pop(sign, None)
+            gone = self._gone.pop(sign, 0)
+        rows = max(rows, gone)  # of those before the log's last compaction the ledger alone knows
         if self._folder is not None:
             self.snapshot()
         return rows
@@ -136,7 +139,9 @@ class Memory:
         self._left_at = self.ledger.position
         user_id = self._leaving.get(removal.user) or self._who(removal.user)
         if user_id is not None:
-            self.ledger.forget(user_id)
+            n = self.ledger.forget(user_id)
+            if removal.user in self._leaving:
+                self._gone[removal.user] = n
             self._forget(user_id)
 
     def _who(self, sign: str) -> str | None:
