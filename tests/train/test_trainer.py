@@ -106,6 +106,48 @@ def test_several_steps_per_batch_equal_a_loop_by_hand() -> None:
     assert same(ours, theirs)
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_ends_with_the_mean_of_the_weights_while_steps_go_on_without_it(watched: bool) -> None:
+    """With the mean over all steps so far until 1 / (1 - decay) of them, then an exponential one; 5 steps per epoch."""
+    seen: list[dict[str, Tensor]] = []
+
+    class Seen(Toy):
+        def training_step(self, batch: Any, step: Any) -> dict[str, Tensor]:
+            terms = super().training_step(batch, step)
+            seen.append({name: weight.detach().clone() for name, weight in self.named_parameters()})
+            return terms
+
+    measured: list[float] = []
+
+    def falling(model: Model) -> Mapping[str, float]:
+        assert isinstance(model, Toy)
+        measured.append(float(model.users_UD.sum()))
+        return {"ndcg@10": -len(measured)}
+
+    ours, plain = made(Seen, GRAPH), made(Toy, GRAPH)
+    config = replace(SHORT, average=0.75, monitor="ndcg@10" if watched else None)
+    history = train(ours, GRAPH, config, seed=7, validate=falling if watched else None)
+    assert history.without_times()["epochs"][-1]["losses"] == train(plain, GRAPH, SHORT, seed=7).epochs[-1]["losses"]
+    assert len(seen) == 15 and all(torch.equal(seen[-1][n], w.detach()) for n, w in plain.named_parameters())
+    means = [{name: weight.double() for name, weight in seen[0].items()}]
+    for t, weights in enumerate(seen[1:], 2):
+        share = 1 / t if t < 4 else 0.25
+        means.append({name: (1 - share) * mean + share * weights[name] for name, mean in means[-1].items()})
+    for name, weight in ours.named_parameters():
+        torch.testing.assert_close(weight.detach().double(), means[4 if watched else 14][name])
+    if watched:
+        assert measured == pytest.approx([float(means[t]["users_UD"].sum()) for t in (4, 9, 14)], rel=1e-4)
+
+
+def test_the_mean_is_refused_where_an_optimiser_of_the_model_lets_rows_lag() -> None:
+    class Own(Toy):
+        def optimizer(self, kind: str, **settings: Any) -> torch.optim.Optimizer | None:
+            return torch.optim.SGD(self.parameters(), lr=settings["lr"])
+
+    with pytest.raises(ConfigError, match="average must be 0 for Own as set"):
+        train(made(Own, GRAPH), GRAPH, replace(SHORT, average=0.9), seed=7)
+
+
 def test_fused_adam_is_adam_up_to_rounding() -> None:
     ours, theirs = made(Toy, GRAPH), made(Toy, GRAPH)
     train(ours, GRAPH, SHORT, seed=7)
@@ -256,14 +298,14 @@ def validate(model: Model) -> Mapping[str, float]:
     return {"ndcg@10": math.sin(1e3 * float(model.users_UD.sum()))}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("changes", [{"optimizer": "adam"}, {"optimizer": "adagrad"}, {"average": 0.7}], ids=str)
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_crash_at_any_step_and_resume_equals_no_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, optimizer: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, changes: dict[str, Any]
 ) -> None:
     """With a checkpoint per step, and with those at ends of epochs only."""
     monkeypatch.setattr(resume, "_WRITING_SHARE", math.inf)
-    config = replace(WATCHED, checkpoint_seconds=seconds, optimizer=optimizer)
+    config = replace(WATCHED, checkpoint_seconds=seconds, **changes)
     whole = made(Crashing, GRAPH)
     expected = train(whole, GRAPH, config, seed=1, validate=validate).without_times()
     for at in range(1, 16):

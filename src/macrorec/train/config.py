@@ -34,6 +34,9 @@ class TrainConfig:
     """Epochs between validations; the last epoch is validated in any case."""
     keep: Literal["best", "last"] = "best"
     """Whose weights the model ends with: the best epoch's by ``monitor`` (without one, the last), or the last's."""
+    average: float = 0.0
+    """Decay per step of an exponential mean of the weights, which is then what validation measures and what the model
+    ends with (Polyak and Juditsky 1992); 0 stands for the weights themselves."""
     checkpoint_seconds: float = 60.0
     """Write a checkpoint at least this often; also at ends of epochs, as far as that costs little time."""
     threads: int | None = None
@@ -48,6 +51,7 @@ class TrainConfig:
             self._check(name, "finite and above 0", lambda value: 0 < value < math.inf)
         for name in ("weight_decay", "checkpoint_seconds"):
             self._check(name, "finite and at least 0", lambda value: 0 <= value < math.inf)
+        self._check("average", "at least 0 and below 1", lambda value: 0 <= value < 1)
         self._check("optimizer", "adam, sgd or adagrad", lambda value: value in ("adam", "sgd", "adagrad"))
         self._check("keep", "best or last", lambda value: value in ("best", "last"))
         if self.patience is not None and self.monitor is None:

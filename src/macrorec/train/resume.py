@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,57 @@ class Fit:
     optimizer: torch.optim.Optimizer
     best: dict[str, Tensor] = field(default_factory=dict)
     """The state of the model at the best epoch, where that is to be kept."""
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    """The mean of each parameter over the steps, where ``average`` asks for it."""
     at: Position = field(default_factory=Position)
     whole: bool = True
     """Whether the rest belongs together; not so within a step."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, best weights and the optimiser's moments, under one name each."""
+        """Weights, best and mean weights and the optimiser's moments, under one name each."""
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"mean/{name}": tensor for name, tensor in self.mean.items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
         return tensors
+
+    @torch.no_grad()
+    def follow(self, decay: float, step: int) -> None:
+        """m <- m + max(1 - decay, 1 / t) (w - m), after step t = 1, 2, ...: at first the mean of all w so far."""
+        weights = {name: weight.detach() for name, weight in self.model.named_parameters()}
+        if not self.mean:
+            self.mean = {name: weight.clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            self.mean[name].lerp_(weight, max(1 - decay, 1 / step))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the model has the mean weights, if there are any; afterwards its own again."""
+        own = {name: weight.detach().clone() for name, weight in self.model.named_parameters() if name in self.mean}
+        self._put(self.mean)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def keep(self) -> None:
+        """The state is the best so far."""
+        with self.averaged():
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def finish(self) -> None:
+        """Leave the model with the best weights, or else the mean ones."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        else:
+            self._put(self.mean)
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        for name, weight in self.model.named_parameters():
+            if name in weights:
+                weight.copy_(weights[name])
 
     def load(self, found: checkpoint.Checkpoint) -> None:
         """Stand where ``found`` was written."""
@@ -76,8 +117,8 @@ class Fit:
             group, rest = name.split("/", 1)
             if group == "model":
                 weights[rest] = tensor
-            elif group == "best":
-                self.best[rest] = tensor.to(device, copy=True)
+            elif group in ("best", "mean"):
+                getattr(self, group)[rest] = tensor.to(device, copy=True)
             else:
                 number, key = rest.split("/", 1)
                 moments.setdefault(int(number), {})[key] = tensor.clone()

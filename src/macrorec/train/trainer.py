@@ -124,7 +124,8 @@ def _descend(
             last = at.epoch + 1 == config.epochs
             metrics: dict[str, float] = {}
             if last or (at.epoch + 1) % config.validate_every == 0:
-                metrics = _measure(fit.model, validate, config.monitor)
+                with fit.averaged():
+                    metrics = _measure(fit.model, validate, config.monitor)
             with interrupts(deferred=saver.folder is not None):
                 _end_epoch(fit, n_steps, config, metrics, time.perf_counter() - start)
                 if _over(fit, config) or saver.due(end_of_epoch=True):
@@ -142,8 +143,7 @@ def _descend(
             progress.close()
         if writer is not None:
             writer.close()
-    if fit.best:
-        fit.model.load_state_dict(fit.best)
+    fit.finish()
     return History(epochs=at.epochs, best_epoch=at.best_epoch, seconds=saver.elapsed())
 
 
@@ -177,6 +177,8 @@ def _steps(
     for number, batch in enumerate(batches.epoch(at.epoch, at.step), at.step + 1):
         fit.whole = False
         terms = fit.model.training_step(batch, step)
+        if config.average:
+            fit.follow(config.average, at.epoch * n_steps + number)
         unread.append((number, {name: term.detach() for name, term in terms.items()}))
         write, stop = saver.due(), pressed()
         if not (write or stop or number == n_steps or len(unread) >= at_most):
@@ -228,7 +230,7 @@ def _end_epoch(fit: Fit, n_steps: int, config: TrainConfig, metrics: dict[str, f
     if improves(metrics, best, config.monitor):
         at.best_epoch = at.epoch + 1
         if config.monitor is not None and config.keep == "best":
-            fit.best = {name: tensor.detach().clone() for name, tensor in fit.model.state_dict().items()}
+            fit.keep()
     at.epoch, at.step, at.totals, at.epoch_seconds = at.epoch + 1, 0, {}, 0.0
 
 
@@ -263,6 +265,8 @@ def _optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     for rounding."""
     own = model.optimizer(config.optimizer, lr=config.lr, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     if own is not None:
+        if config.average:
+            raise ConfigError(f"average must be 0 for {type(model).__name__} as set: its rows lag behind its steps")
         return own
     parameters = [p for p in model.parameters() if p.requires_grad]
     match config.optimizer:
