@@ -66,6 +66,12 @@ def test_known_users_get_the_models_ranking_and_changed_or_new_ones_are_folded_i
         torch.testing.assert_close(torch.from_numpy(found.scores), scores[order])
 
 
+def test_a_folded_in_vector_keeps_nothing_but_itself_alive(tmp_path: Path) -> None:
+    """Thousands of them are kept: a view would keep a tensor, and with it 5 kB, for each."""
+    _, folder = saved(tmp_path, "bpr")
+    assert Deployment.load(folder).fold_in(np.array([1, 3])).base is None
+
+
 def test_there_is_no_answer_where_there_is_nothing_to_go_by(tmp_path: Path) -> None:
     _, folder = saved(tmp_path, "bpr")
     deployment = Deployment.load(folder)

@@ -169,7 +169,7 @@ class Deployment:
         assert self.folding is not None, "only a model with vectors folds in to one"
         edges = edges_of(np.zeros_like(history), history, 1, len(self.retriever_bundle.items))
         with evaluating(self.retriever_bundle.model):
-            vector_D: Floats = self.folding(edges)[0].float().numpy()
+            vector_D: Floats = self.folding(edges)[0].float().numpy().copy()  # it is kept, the tensor not
         return vector_D
 
     def warm_up(self) -> None:
