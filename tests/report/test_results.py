@@ -48,6 +48,8 @@ def test_the_whole_page_of_a_small_folder(tmp_path: Path) -> None:
     search = {
         "recipe": "ease-shop",
         "metric": "ndcg@10",
+        "space": {"model.l2": {"low": 1.0, "high": 1e4, "log": True}},
+        "trials": [{"settings": {"model.l2": 123.456}, "value": 0.25}],
         "best": {"value": 0.25, "settings": {"model.l2": 123.456}},
         "spent": {"trials": 20, "seconds": 31.4},
         "budget": {"seeds": [0]},

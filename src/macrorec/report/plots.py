@@ -5,6 +5,7 @@ weights-<recipe>      how many edges of each behaviour have which weight
 reliability-<data>    what came true of what was predicted
 curve-<data>-<metric> valid over epochs
 scale-<benchmark>     seconds of an epoch over the number of edges
+search-<recipe>       valid over each setting that a search varied
 coldstart-<recipe>    a metric of new users by how many items they give
 """
 
@@ -21,6 +22,7 @@ from macrorec.report.cells import Row, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDE = 20
 """Values of a setting whose largest is so many times the smallest stand on a logarithmic axis."""
@@ -116,6 +118,30 @@ def scale(line: Row) -> str:
     return text[0]
 
 
+def search(metric: str, trials: Sequence[Row], mattered: Sequence[tuple[str, float]]) -> str:
+    """``metric`` of each trial on valid over each setting: a panel per setting, what explains most first."""
+    across = 3
+    down = -(-len(mattered) // across)
+    with figure(across * 2.6, down * 2.1) as (drawing, text):
+        panels = drawing.subplots(down, across, sharey=True, squeeze=False)
+        for axes in panels.flat[len(mattered) :]:
+            axes.set_axis_off()
+        for axes, (key, share) in zip(panels.flat, mattered, strict=False):
+            settings = [trial["settings"][key] for trial in trials]
+            numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings)
+            names = sorted({str(value) for value in settings})
+            places = settings if numbers else [names.index(str(value)) for value in settings]
+            axes.plot(places, [trial["value"] for trial in trials], "o", markersize=3, alpha=0.6)
+            if numbers and min(places) > 0 and max(places) / min(places) >= WIDE:
+                axes.set_xscale("log")
+            if not numbers:
+                axes.set_xticks(range(len(names)), [verbatim(name) for name in names])
+                axes.margins(x=0.5)
+            axes.set_title(f"{key}: {share:.0%}", fontsize=8)
+        drawing.supylabel(f"{metric} on valid", fontsize=8)
+    return text[0]
+
+
 def coldstart(result: Row) -> str:
     """The metric of each way to serve new users over the number of items that they give; all items stand last."""
     places = range(len(result["items"]))
@@ -157,6 +183,16 @@ def verbatim(text: str) -> str:
 @contextmanager
 def drawn(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on; when the block ends, the list holds the SVG."""
+    with figure(6, 3.6) as (drawing, text):
+        axes = drawing.subplots()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        yield axes, text
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure of so many inches; when the block ends, the list holds the SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -164,11 +200,8 @@ def drawn(x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
     settings: Any = STYLE
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # text is drawn by whoever shows the SVG
-        figure = Figure(figsize=(6, 3.6), layout="constrained")
-        axes = figure.subplots()
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        yield axes, text
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing, text
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text.append("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n")

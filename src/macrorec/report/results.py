@@ -24,15 +24,13 @@ from typing import Any
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, coldstart, edges, links, plots, rankings, scale, sweeps
+from macrorec.report import clicks, coldstart, edges, links, plots, rankings, scale, searches, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
-    code,
     dataset,
     label,
     picture,
-    searched,
     seeds,
     short,
     spread,
@@ -80,7 +78,7 @@ def record(run: Run, recipe: str, command: str) -> dict[str, Any]:
 
 def markdown(folder: Path) -> str:
     """The text of ``docs/results.md`` for the results in ``folder``. Raises DataError for a file that is no result."""
-    runs, searches, comparisons = _runs(folder), _read(folder / "tuning"), _read(folder / "comparisons")
+    runs, found, comparisons = _runs(folder), _read(folder / "tuning"), _read(folder / "comparisons")
     published = _read_file(folder / "published.json") if (folder / "published.json").is_file() else []
     sections = [HEAD]
     for name in sorted({dataset(row) for row in runs} | {row["dataset"] for row in published}):
@@ -88,7 +86,7 @@ def markdown(folder: Path) -> str:
             ours = [row for row in runs if dataset(row) == name and protocol_of(row) == kind]
             known = [row for row in published if row["dataset"] == name and _protocol_of_metric(row["metric"]) == kind]
             if kind == "ctr" and (ours or known):
-                text = clicks.section(name, ours, comparisons, searches) + rankings.beside(ours, known)
+                text = clicks.section(name, ours, comparisons, found) + rankings.beside(ours, known)
                 sections.append(text + (clicks.commands(ours, comparisons) if ours else ""))
             elif kind == "links" and (ours or known):
                 sections.append(links.section(name, ours, known))
@@ -101,7 +99,7 @@ def markdown(folder: Path) -> str:
         ("New users", coldstart.section, _read(folder / "coldstart")),
         ("Edge weights by behaviour", edges.section, _read(folder / "weights")),
         ("Time of an epoch over edges", scale.section, scale.of_sizes(benchmarks)),
-        ("Settings chosen on valid", _search_section, searches),
+        ("Settings chosen on valid", searches.section, found),
         ("Benchmarks", _benchmark_section, benchmarks),
     ):
         if rows:
@@ -122,6 +120,8 @@ def pictures(folder: Path) -> dict[str, str]:
         result[f"sweep-{sweeps.file_name(row['recipe'], row['key'])}"] = plots.sweep(row)
     for line in scale.of_sizes([line for path in _paths(folder / "benchmarks") for line in _lines(path)]):
         result[f"scale-{line['name']}"] = plots.scale(line)
+    for name, row in searches.telling(_read(folder / "tuning")).items():
+        result[name] = plots.search(row["metric"], searches.finished(row), searches.mattered(row))
     for row in _read(folder / "coldstart"):
         result[coldstart.plot_name(row)] = plots.coldstart(row)
     for row in _read(folder / "weights"):
@@ -163,17 +163,6 @@ def _by_plot(runs: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def _curve_name(name: str, metric: str) -> str:
     return f"curve-{name}-{re.sub(r'[^a-z0-9_-]', '-', metric)}"
-
-
-def _search_section(searches: Sequence[Row]) -> str:
-    body = []
-    for row in sorted(searches, key=lambda row: str(row["command"])):
-        settings = ", ".join(f"{key} = {short(value)}" for key, value in row["best"]["settings"].items())
-        budget = f"{searched(row)}, {row['spent']['seconds']:.0f} s"
-        test = ", ".join(f"{name} {value:.4f}" for name, value in row["run"]["metrics"]["test"].items())
-        body.append([row["recipe"], f"{row['metric']} {row['best']['value']:.4f}", settings, budget, test])
-    head = ["recipe", "best on valid", "settings", "budget", "refitted, on test"]
-    return table(head, body) + "\n" + code(sorted({row["command"] for row in searches}))
 
 
 def _benchmark_section(lines: Sequence[Row]) -> str:
