@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from macrorec.graph.bipartite import Edges, Graph
 from macrorec.graph.bipartite import take_rows as take_rows
+from macrorec.graph.candidates import Candidates
+from macrorec.graph.candidates import Floats as FloatArray
 from macrorec.graph.columns import Features
 from macrorec.graph.features import macro_of
 from macrorec.graph.typed import AnyMacroGraph
@@ -248,6 +250,11 @@ class Ranker(Model):
     def logits(self, features: Features) -> Tensor:
         """Logits of B impressions, shape (B,)."""
         raise NotImplementedError
+
+    def fused(self) -> Callable[[Candidates], FloatArray] | None:
+        """``logits`` (B,) of one user with B items, as the model is now in evaluation mode, in one compiled loop: for a
+        server, which asks often for a few hundred items. None, the default: ``logits`` will do."""
+        return None
 
     def reasons(self, features: Features) -> Reasons | None:
         """Why the one impression in ``features`` scores as it does; None for a ranker that cannot tell."""

@@ -226,6 +226,11 @@ class MacroGraph:
     # --- reading ---
 
     @property
+    def state(self) -> State:
+        """All that it knows, for compiled loops; to be asked for anew after every change."""
+        return self._state
+
+    @property
     def n_columns(self) -> tuple[int, int]:
         """Numbers in a row over groups of users, and over groups of items: P and Q."""
         return self.users.n, self.items.n

@@ -41,6 +41,7 @@ from macrorec.graph.typed import TypedMacroGraph
 from macrorec.ops.attend import attend, attention, inside, masked_softmax, rows_or_zero
 from macrorec.ops.attribution import integrated_gradient
 from macrorec.ops.losses import bce
+from macrorec.ops.macgnn_fused import Fused, fits
 from macrorec.ops.mlp import MLP, n_weights
 
 
@@ -180,6 +181,11 @@ class MacGNN(Ranker):
         """Logits of B impressions, shape (B,); ``generator`` draws what dropout leaves out."""
         logit_B: Tensor = self.readout(self.concat(features), generator)
         return sum(self.biases(features), logit_B)
+
+    def fused(self) -> Fused | None:
+        """``logits`` as one compiled loop, where all is float32 on the CPU."""
+        assert not self.training, "a loop for training is another one"
+        return Fused(self) if fits(self) else None
 
     def losses(self, batch: ImpressionBatch) -> dict[str, Tensor]:
         return {"bce": bce(self.logits(batch.features, batch.generator), batch.labels_B)}

@@ -15,6 +15,8 @@ import polars as pl
 
 from macrorec.api import Ranker
 from macrorec.bundle import Bundle
+from macrorec.graph import candidates
+from macrorec.graph.candidates import Candidates
 from macrorec.graph.columns import Features
 from macrorec.graph.groups import UNKNOWN
 from macrorec.graph.macro import MacroGraph
@@ -170,6 +172,10 @@ class Counts:
     def features(self, number: int, items: Ints) -> Features:
         """What the ranker sees of one of its users (-1: a new one) with B items of the state."""
         return self.macro.candidates(number, self._of_item[items])
+
+    def candidates(self, number: int, items: Ints) -> Candidates:
+        """The same, as a compiled loop takes it."""
+        return candidates.read(self.macro, number, self._of_item[items])
 
     def hop1(self, number: int) -> npt.NDArray[np.float64]:
         """Weights (Q,) of a user's groups of items, by events of the first type."""

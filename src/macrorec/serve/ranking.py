@@ -81,6 +81,7 @@ class Version:
         self.name = deployment.version
         bundle = deployment.ranker_bundle
         self.ranker: Ranker | None = bundle.model if bundle and isinstance(bundle.model, Ranker) else None
+        self._fused = None if self.ranker is None else self.ranker.fused()
         self._folds = folds(deployment.retriever_bundle.model) and deployment.retriever_bundle.model is not self.ranker
         self._vectors: OrderedDict[int, tuple[int, Floats]] = OrderedDict()
         self._vectors_lock = threading.Lock()
@@ -260,7 +261,10 @@ class Version:
     def logits(self, view: UserView | None, numbers: Ints) -> Floats:
         """The ranker's logits of some items, as things stand now."""
         assert self.ranker is not None
-        features = self.state.features(-1 if view is None else view.ranker, numbers)
+        user = -1 if view is None else view.ranker
+        if self._fused is not None:
+            return self._fused(self.state.candidates(user, numbers))
+        features = self.state.features(user, numbers)
         with torch.inference_mode():
             logits: Floats = self.ranker.logits(features).float().numpy()
         return logits

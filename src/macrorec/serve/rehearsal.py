@@ -53,6 +53,7 @@ def rehearse(deployment: Deployment) -> None:
         state.masked_since(replace(view, events=0))
         if state.counts is not None:
             state.features(view.ranker, items)
+            state.candidates(view.ranker, items)
             state.met_by(items)
             state.popular(1, 0)
         ledger.forget(user)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from macrorec.bundle import Bundle
+from macrorec.graph.candidates import Candidates
 from macrorec.graph.columns import Features
 from macrorec.graph.slabs import longer
 from macrorec.serve.catalogue import Catalogue
@@ -267,6 +268,12 @@ class State:
         assert self.counts is not None
         with self._lock.reading():
             return self.counts.features(ranker, items)
+
+    def candidates(self, ranker: int, items: Ints) -> Candidates:
+        """The same, as a compiled loop takes it."""
+        assert self.counts is not None
+        with self._lock.reading():
+            return self.counts.candidates(ranker, items)
 
     def met_by(self, items: Ints) -> npt.NDArray[np.float64]:
         """Weights (B, P) of the ranker's groups of users that have met each of B items."""
