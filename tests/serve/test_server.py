@@ -136,6 +136,37 @@ def test_a_second_signal_does_not_wait_for_the_drain() -> None:
         assert server.returncode == 0 and time.monotonic() - began < 15
 
 
+LISTENING = """
+import uvicorn
+from macrorec.cli import sigterm
+sigterm.listen()
+config = uvicorn.Config
+uvicorn.Config = lambda *given, **named: config(*given, **{**named, "loop": sys.argv[3]})
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_one_sigterm_is_one_signal(loop: str) -> None:
+    """The command line listens for it, too, and would pass it on: a second signal cuts the drain short."""
+    command = [sys.executable, "-W", "error", "-c", "import sys" + LISTENING + CODE, "0", "1.5", loop]
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout is not None
+        url = f"http://127.0.0.1:{int(started.stdout.readline())}/api/health/live"
+        assert httpx.get(url, trust_env=False).status_code == 200
+        began = last = time.monotonic()
+        started.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.TransportError):
+            while last < began + 20:
+                assert httpx.get(url, trust_env=False).status_code == 200
+                last = time.monotonic()
+        _, err = started.communicate(timeout=20)
+        assert last - began > 1.2 and started.returncode == 0, err
+    finally:
+        started.kill()
+        started.communicate(timeout=20)
+
+
 def test_an_address_that_cannot_be_had_is_one_line() -> None:
     with bind("127.0.0.1", 0) as first:
         port = first.getsockname()[1]

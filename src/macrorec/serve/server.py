@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import socket
 import sys
 import time
@@ -125,7 +126,12 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def serve(app: FastAPI, bound: socket.socket, on_listening: Callable[[], None] = lambda: None) -> None:
-    """Answer until a signal comes; returns when every request in flight has its answer."""
+    """Answer until a signal comes; returns when every request in flight has its answer.
+
+    To be called in the main thread. From here on nobody else hears of signals: the command line's listener would pass
+    SIGTERM on as SIGINT, and that would count as a second one, which does not wait for the drain.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
+    signal.set_wakeup_fd(-1)
     server: Any = Server(app, on_listening=on_listening)
     server.run(sockets=[bound])
