@@ -34,14 +34,14 @@ export class Trouble extends Error {
 }
 
 // The server's answer: an object, or text where `text` says so. Throws Trouble with a line for people.
-export async function ask(path, { body, headers = {}, text = false } = {}) {
+export async function ask(path, { method, body, headers = {}, text = false } = {}) {
   const sent = { ...headers };
   if (key) sent["X-API-Key"] = key;
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let answer, content;
   try {
     answer = await fetch(path, {
-      method: body === undefined ? "GET" : "POST",
+      method: method ?? (body === undefined ? "GET" : "POST"),
       headers: new Headers(sent),
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",

@@ -4,6 +4,7 @@ import { ask, element, isolated, number, pathOf, theKey, Trouble, useKey } from 
 import * as list from "/ui/list.js";
 import * as live from "/ui/live.js";
 import * as map from "/ui/map.js";
+import * as more from "/ui/more.js";
 
 const MOST_POSTED = 6; // events that "Posted here" remembers
 const at = (id) => document.getElementById(id);
@@ -186,6 +187,7 @@ at("key-form").addEventListener("submit", async (event) => {
 at("draw").addEventListener("click", () => {
   map.draw({ onPick: (item) => (at("item").value = item), onTrouble: trouble });
 });
+more.start({ onForgotten: (whose) => whose === user && lookUp(whose), onTrouble: trouble, onCalm: calm });
 addEventListener("hashchange", follow);
 
 at("key").value = theKey();

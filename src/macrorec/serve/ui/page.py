@@ -25,7 +25,7 @@ MEDIA_TYPES = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-NAMES = ("style.css", "icon.svg", "api.js", "app.js", "list.js", "live.js", "map.js")
+NAMES = ("style.css", "icon.svg", "api.js", "app.js", "list.js", "live.js", "map.js", "more.js")
 """What ``/ui/`` serves beside the plotting script."""
 PLOTLY = "plotly.js"
 POLICY = (
