@@ -34,7 +34,9 @@ def test_items_like_an_item(tabs: Tabs, tab: Page) -> None:
     expect(rows.nth(0)).to_have_text("Thing 0 i097")
     tab.get_by_label("Like which item").fill("nothing/like#it?")
     tab.get_by_role("button", name="Find").click()
-    expect(tab.get_by_role("alert")).to_contain_text(re.compile(r"there is no item .*nothing/like#it\?.*\(404, request"))
+    expect(tab.get_by_role("alert")).to_contain_text(
+        re.compile(r"there is no item .*nothing/like#it\?.*\(404, request")
+    )
     assert tab.evaluate("window.hurt") is None
     tabs.complaints[:] = [one for one in tabs.complaints if "404" not in one]
 
