@@ -130,6 +130,30 @@ def test_a_few_unlucky_checks_prove_nothing(made: tuple[Failing, Array]) -> None
         canary.close()
 
 
+def test_a_check_is_of_the_best_of_a_search_as_deep_as_the_one_that_was_asked(
+    made: tuple[Failing, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, users = made
+    canary, depths = Canary(index.oracle, lambda: (index, ""), EAGER), list[int]()
+
+    def search(vectors_BD: Array, k: int) -> Ranking:
+        depths.append(k)
+        return Failing.search(index, vectors_BD, k)
+
+    monkeypatch.setattr(index, "search", search)
+    try:
+        assert canary.wait(20)
+        for depth in (9, 80):
+            before = canary.health().checks
+            canary.search(users[:1], depth)
+            assert until(lambda before=before: canary.health().checks == before + 1)  # type: ignore[misc]
+        assert depths == [9, 50, 80, 80], "asked, then checked"
+        recall = canary.health().recall
+        assert recall is not None and 0.9 < recall <= 1
+    finally:
+        canary.close()
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no more\nmemory"), MemoryError()])
 def test_exact_search_goes_on_where_the_index_cannot_be_made(error: Exception, made: tuple[Failing, Array]) -> None:
     index, users = made

@@ -44,7 +44,8 @@ class CanaryConfig:
     least: int = 20
     """Checks before the moving recall is believed."""
     k: int = 100
-    """Depth of a check."""
+    """So many of the best are compared, of a search as deep as the query that is checked, or this deep if that is
+    deeper: an index takes more candidates for a deeper search, and what requests get is what matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Canary:
         self._recalls: deque[float] = deque(maxlen=self.config.window)
         self._checks = 0
         self._numbers = itertools.count(1)
-        self._asked: queue.Queue[Floats | None] = queue.Queue(maxsize=1)
+        self._asked: queue.Queue[tuple[Floats, int] | None] = queue.Queue(maxsize=1)
         self._settled = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="macrorec-canary", daemon=True)
@@ -103,7 +104,7 @@ class Canary:
         found = self._answering.search(vectors_BD, k)
         if self._index is not None and len(vectors_BD) and next(self._numbers) % self.config.every == 0:
             with suppress(queue.Full):  # a check is running
-                self._asked.put_nowait(vectors_BD[:1].copy())
+                self._asked.put_nowait((vectors_BD[:1].copy(), k))
         return found
 
     def score(self, vectors_BD: Floats, numbers_BC: Numbers) -> Floats:
@@ -141,11 +142,11 @@ class Canary:
         self._index, self._state = index, "index"
         self._settled.set()
         while not self._closing.is_set():
-            vectors_1D = self._asked.get()
-            if vectors_1D is None or self._closing.is_set():
+            asked = self._asked.get()
+            if asked is None or self._closing.is_set():
                 break
             try:
-                self.check(vectors_1D)
+                self.check(*asked)
             except Exception as error:
                 self._state, self._reason = "failed", _line(error)
                 break
@@ -153,12 +154,13 @@ class Canary:
             self._state, self._reason = "closed", "another version answers"
         self._index = None
 
-    def check(self, vectors_1D: Floats) -> None:
-        """Answer a query twice, and draw the consequences."""
+    def check(self, vectors_1D: Floats, depth: int = 0) -> None:
+        """Answer a query of this depth twice, and draw the consequences."""
         index = self._index
         assert index is not None, "only an index is checked"
         k = self.config.k
-        one = recall(index.search(vectors_1D, k)[0], self.oracle.search(vectors_1D, k)[0])
+        found_1K = index.search(vectors_1D, max(k, depth))[0][:, :k]
+        one = recall(found_1K, self.oracle.search(vectors_1D, k)[0])
         self._checks += 1
         self._recalls.append(one)
         if len(self._recalls) < min(self.config.least, self.config.window):

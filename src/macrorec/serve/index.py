@@ -29,7 +29,7 @@ import torch
 from macrorec import files, weights
 from macrorec.errors import ConfigError, DataError, UserError
 from macrorec.eval.vectors import Ranking
-from macrorec.serve.retrieve import DEEPEST, Exact, Floats, Numbers, ordered
+from macrorec.serve.retrieve import DEEPEST, Exact, Floats, Numbers
 
 FORMAT = "macrorec-index"
 VERSION = 1
@@ -98,11 +98,8 @@ class FaissIndex:
         rough_BC, cells_BC = self._cells.search(queries_BD, wanted)
         head_BH = np.where(head_BH >= 0, self._head_H[head_BH], -1)
         numbers_BM = np.concatenate([head_BH, cells_BC], axis=1)
-        if numbers_BM.shape[1] > wanted:
-            rough_BM = np.concatenate([rough_BH, rough_BC], axis=1)
-            best_BM = np.argpartition(-rough_BM, wanted - 1, axis=1)[:, :wanted]
-            numbers_BM = np.take_along_axis(numbers_BM, best_BM, 1)
-        return ordered(numbers_BM, self.oracle.score(queries_BD, numbers_BM), k)
+        rough_BM = np.concatenate([rough_BH, rough_BC], axis=1)
+        return self.oracle.best(queries_BD, numbers_BM, rough_BM, wanted, k)
 
     def score(self, vectors_BD: Floats, numbers_BC: Numbers) -> Floats:
         return self.oracle.score(vectors_BD, numbers_BC)

@@ -121,7 +121,7 @@ class Exact:
 
     def __init__(self, items_ID: Floats) -> None:
         """``items_ID``: the item vectors, float32. Raises DataError unless all are finite."""
-        self.items_ID = np.ascontiguousarray(items_ID, dtype=np.float32)
+        self.items_ID = np.array(items_ID, dtype=np.float32, order="C")  # in large pages, which a mapped file has not
         self.later = Later(self.items_ID.shape[1])
         self._packed = pack(torch.from_numpy(self.items_ID))
 
@@ -144,13 +144,22 @@ class Exact:
     def score(self, vectors_BD: Floats, numbers_BC: Numbers) -> Floats:
         from macrorec.serve.rerank import score
 
-        queries_BD = padded_rows(vectors_BD)
-        if not np.isfinite(queries_BD).all():
-            raise DataError(NAN)
+        queries_BD = finite(vectors_BD)
         assert numbers_BC.size == 0 or int(numbers_BC.max()) < self.n_items, "native code trusts the numbers"
         scores_BC = np.empty(numbers_BC.shape, dtype=np.float32)
         score(queries_BD, self.items_ID, self.later.rows_ND, np.ascontiguousarray(numbers_BC), scores_BC)
         return scores_BC
+
+    def best(self, vectors_BD: Floats, numbers_BM: Numbers, rough_BM: Floats, wanted: int, k: int) -> Ranking:
+        """The k of largest inner product with each query among those ``wanted`` of M items whose rough score is best.
+
+        Numbers of -1 are none; the others are items of the fit.
+        """
+        from macrorec.serve.rerank import best
+
+        found = empty(len(vectors_BD), k)
+        best(finite(vectors_BD), self.items_ID, self.later.rows_ND, rough_BM, numbers_BM, wanted, *found)
+        return found
 
     def append(self, vectors_ND: Floats) -> None:
         self.later.append(vectors_ND)
@@ -285,6 +294,14 @@ def ordered(numbers_BC: Numbers, scores_BC: Floats, k: int) -> Ranking:
     numbers_BK[:, :width] = np.take_along_axis(numbers_BC, order_BK, 1)
     best_BK[:, :width] = np.take_along_axis(scores_BC, order_BK, 1)
     return numbers_BK, best_BK
+
+
+def finite(vectors_BD: Floats) -> Floats:
+    """``padded_rows``. Raises DataError for NaN or infinity."""
+    queries_BD = padded_rows(vectors_BD)
+    if not np.isfinite(queries_BD).all():
+        raise DataError(NAN)
+    return queries_BD
 
 
 def padded_rows(vectors_BD: Floats) -> Floats:
