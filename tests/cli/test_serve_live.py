@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,10 @@ import httpx
 import pytest
 from benchmarks import shop
 
+from macrorec.errors import DataError
 from macrorec.serve import auth
+from macrorec.serve.events import Event
+from macrorec.serve.sqlite_log import SqliteLog
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "u00000003"
@@ -30,10 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, data: Path, key: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, str]]:
+def serving(
+    folder: Path, data: Path, key: str, *more: str
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, str]]:
     """The process, a client with a key, and the version that it starts with."""
     command = [sys.executable, "-m", "macrorec", "serve", str(folder / "bundles" / "first"), "--port", "0", "--json"]
-    command += ["--data", str(data), "--api-keys", str(data / "keys.json"), "--deadline-ms", "5000"]
+    command += ["--data", str(data), "--api-keys", str(data / "keys.json"), "--deadline-ms", "5000", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::RuntimeWarning"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -98,6 +104,66 @@ def test_events_count_at_once_and_survive_a_kill(folder: Path, data: Path, key: 
         assert process.returncode == 0, err
     with serving(folder, data, key) as (_, client, _):
         assert client.get(f"/api/recommend/{USER}").json()["path"] == "popular"
+
+
+def test_sigterm_under_load(folder: Path, data: Path, key: str) -> None:
+    """Ready says 503 first, what is under way is finished, and what was acknowledged is on the disk."""
+    acknowledged: list[str] = []
+    broken: list[str] = []
+    stop = threading.Event()
+    with serving(folder, data, key, "--drain", "1") as (process, client, _):
+
+        def send(thread: int) -> None:
+            n = 0
+            with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=30, trust_env=False) as own:
+                while not stop.is_set():
+                    user = f"t{thread}-{n}"
+                    try:
+                        answer = own.post("/api/feedback", json=[{"user_id": user, "item_id": "i00000001"}])
+                        assert answer.status_code == 200, answer.text
+                        acknowledged.append(user)
+                        assert own.get(f"/api/recommend/{user}").status_code == 200
+                    except httpx.ConnectError:  # nobody listens any more
+                        return
+                    except httpx.TransportError as error:
+                        broken.append(f"{user}: {error!r}")
+                        return
+                    n += 1
+
+        threads = [threading.Thread(target=send, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(acknowledged) < 50:
+            assert all(thread.is_alive() for thread in threads), broken
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        while client.get("/api/health/ready").status_code == 200:
+            assert time.monotonic() < told + 5
+        during = len(acknowledged)
+        _, err = process.communicate(timeout=60)
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        assert process.returncode == 0 and "Traceback" not in err, err
+    assert len(acknowledged) > during and broken == []
+    with SqliteLog(data / "log.sqlite") as log:
+        assert log.health().report == ()
+        users = log.read(0, 1 << 30).events["user_id"].to_list()
+    assert len(users) == len(set(users)) and set(acknowledged) <= set(users)
+
+
+def test_a_damaged_log_is_one_line_with_what_to_do(folder: Path, data: Path) -> None:
+    with SqliteLog(data / "log.sqlite") as log:
+        log.append([Event(f"u{n}", "i1", "buy", n) for n in range(2_000)])
+    body = bytearray((data / "log.sqlite").read_bytes())
+    body[len(body) // 2] ^= 1
+    (data / "log.sqlite").write_bytes(body)
+    command = [sys.executable, "-m", "macrorec", "serve", str(folder / "bundles" / "first"), "--port", "0"]
+    ended = subprocess.run([*command, "--data", str(data)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == DataError.exit_code and ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: the log") and "is damaged" in line and "macrorec log repair" in line
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """How a server ends: ready says 503 first, what was asked is answered, lines are written, the exit code is 0."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from benchmarks.load import Result, arrivals, load
 from tests.serve.fakes import FakeService, running
 
 from macrorec.errors import ConfigError
@@ -29,7 +31,8 @@ from macrorec.serve.settings import Settings
 from tests.serve.fakes import FakeService
 service = FakeService()
 service.seconds = float(sys.argv[1])
-settings = Settings(drain_seconds=float(sys.argv[2]), wait_ms=60_000, threads=8)
+wait = int(sys.argv[3]) if sys.argv[3:] and sys.argv[3].isdigit() else 60_000
+settings = Settings(drain_seconds=float(sys.argv[2]), wait_ms=wait, threads=8)
 bound = bind("127.0.0.1", 0)
 app = create_app(service, settings, log=RequestLog(sys.stderr))
 serve(app, bound, lambda: print(bound.getsockname()[1], flush=True))
@@ -38,9 +41,9 @@ print("ended", service.calls, flush=True)
 
 
 @contextmanager
-def process(seconds: float, drain: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(seconds: float, drain: float, wait_ms: int = 60_000) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server of its own, and its URL."""
-    command = [sys.executable, "-W", "error", "-c", CODE, str(seconds), str(drain)]
+    command = [sys.executable, "-W", "error", "-c", CODE, str(seconds), str(drain), str(wait_ms)]
     started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert started.stdout is not None
@@ -208,3 +211,25 @@ def test_overload_is_shed_at_once_and_passes(fake: FakeService) -> None:
         assert sum(shed.values()) == sum(status == 503 for status, _ in found)
         assert [http.get("/api/recommend/ann").status_code for _ in range(20)] == [200] * 20
         assert http.get("/api/health/ready").status_code == 200
+
+
+def test_five_times_the_capacity_costs_little_of_it_and_passes_in_seconds() -> None:
+    """40 ms a request, 8 threads: 200 per second can be answered, and 1,000 come, whatever becomes of the others."""
+
+    def get(number: int) -> bytes:
+        return b"GET /api/recommend/u%d HTTP/1.1\r\nhost: localhost\r\n\r\n" % number
+
+    def come(rate: float, seconds: float) -> Result:
+        due = arrivals(rate, seconds, poisson=True, seed=1)
+        return asyncio.run(load("127.0.0.1", port, get, due, connections=256))
+
+    with process(0.04, 0.0, wait_ms=100) as (_, url):
+        port = int(url.rpartition(":")[2])
+        peak = come(300, 2.0).goodput
+        assert 100 < peak <= 220
+        flood = come(1_000, 4.0)
+        assert set(flood.statuses) == {200, 503} and flood.goodput > 0.8 * peak
+        assert flood.quantile(0.5) < 1_000  # milliseconds: whoever is answered has not waited for long
+        last = come(50, 2.0)
+        assert last.statuses.get(200, 0) > 0.9 * sum(last.statuses.values())
+        assert come(50, 1.0).statuses == {200: 50}
