@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from macrorec.graph.candidates import Candidates
+from macrorec.graph.prefetch import prefetch
 from macrorec.graph.slab_kernels import kernel
 from macrorec.graph.slabs import Rows, Slabs, State
 
@@ -44,11 +45,34 @@ def _recent(slabs: Slabs, n: int, out_R: Array) -> None:
 
 
 @kernel
+def _fetch_row(rows: Rows, n: int) -> None:
+    """Ask for what ``_row`` will read first."""
+    if len(rows.dense_NK):
+        for k in range(0, rows.width, 8):
+            prefetch(rows.dense_NK, n, k)
+        prefetch(rows.dense_NK, n, rows.width - 1)
+    else:
+        prefetch(rows.sparse.start_N, n, 0)
+        prefetch(rows.sparse.size_N, n, 0)
+
+
+@kernel
+def _fetch_list(slabs: Slabs, n: int) -> None:
+    """Ask for the end of a list, whose place is near already."""
+    last = slabs.start_N[n] + max(slabs.size_N[n] - 1, 0)
+    if slabs.size_N[n]:
+        prefetch(slabs.key, last, 0)
+        prefetch(slabs.key, max(last - 16, slabs.start_N[n]), 0)
+
+
+@kernel
 def _pull(state: State, user: int, sum_P: Array) -> None:
     """sum = A_u2[user], summed from A_i1 over the user's events."""
     users, rows = state.users, state.item_hop1
     x_NK, sparse = rows.dense_NK, rows.sparse
     sum_P[:] = 0
+    for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
+        _fetch_row(rows, int64(users.key[e]))
     for e in range(users.start_N[user], users.start_N[user] + users.size_N[user]):
         item, weight = int64(users.key[e]), np.float64(users.value[e])
         if len(x_NK):
@@ -80,8 +104,19 @@ def read(
         _recent(state.users, u, out.user_recent_R)
     for b in range(len(item_B)):
         i = item_B[b] if 0 <= item_B[b] < n_items else -1
-        out.item_B[b], out.item_volume_BC[b, kind] = i, state.items.size_N[i] if i >= 0 else 0
-    for b in range(len(item_B)):  # one table after the other: rows are far apart, and the next ones are fetched ahead
+        out.item_B[b] = i
+        if i >= 0:
+            prefetch(state.items.size_N, i, 0)
+            prefetch(state.items.start_N, i, 0)
+            prefetch(state.item_group_I, i, 0)
+            _fetch_row(state.item_hop1, i)
+            _fetch_row(state.item_hop2, i)
+    for b in range(len(item_B)):
+        i = out.item_B[b]
+        out.item_volume_BC[b, kind] = state.items.size_N[i] if i >= 0 else 0
+        if i >= 0 and kind == 0:
+            _fetch_list(state.items, i)
+    for b in range(len(item_B)):
         _row(state.item_hop1, out.item_B[b], kind * n_p, out.item_hop1_BP[b])
     for b in range(len(item_B)):
         _row(state.item_hop2, out.item_B[b], kind * n_q, out.item_hop2_BQ[b])

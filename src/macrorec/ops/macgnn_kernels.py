@@ -4,17 +4,16 @@ Items stand side by side in columns, W at a time, so that every loop over w is o
 depends on its own column alone. What is the user's, and so the same for all of them, is computed once. None of the
 loops holds the interpreter's lock; none checks bounds: callers do, but for the rows of nodes, which may be missing.
 
-The file calls nothing of others: numba's cache of compiled loops sees changes of their own file only. Shape letters: W
-items of a block, K inputs of a product or neighbours, M its outputs, D embedding, R recents. See ``macgnn_layout``.
+Of others the file calls ``prefetch`` alone: numba's cache of compiled loops sees changes of their own file only. Shape
+letters: see ``macgnn_layout``.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from macrorec.graph.prefetch import prefetch
 from macrorec.ops.macgnn_layout import WIDTH
 
 _LOW, _LEAST, _MOST = np.float32(-1e30), np.float32(-87.0), np.float32(88.0)
@@ -188,6 +187,15 @@ def spread(rows_KW: Any, value_BK: Any, first: int, n: int, width: int) -> None:
 
 
 @kernel
+def fetch(table_ND: Any, n: int) -> None:
+    """Ask for the row of a node, if it has one."""
+    if 0 <= n < len(table_ND):
+        for d in range(0, table_ND.shape[1], 16):
+            prefetch(table_ND, n, d)
+        prefetch(table_ND, n, table_ND.shape[1] - 1)
+
+
+@kernel
 def place(table_ND: Any, number: int, groups_KD: Any, group: int, own_group: bool, out_DW: Any, w: int) -> None:
     """E of a node, and of its group, as column w; zero for one without a row."""
     dim = table_ND.shape[1]
@@ -214,6 +222,9 @@ product = kernel(_product, "reassoc")
 def gather(table_ND: Any, number_BR: Any, first: int, attends: bool, room: Any, out_DW: Any, width: int) -> None:
     """sum_r a_r E_r over the recents of items from ``first`` on, one column each; a_r faces ``query``."""
     dim, n, logit_RW, kept_RW = table_ND.shape[1], number_BR.shape[1], room.logit_KW, room.count_KW
+    for b in range(first, min(first + width, len(number_BR))):
+        for r in range(n):
+            fetch(table_ND, number_BR[b, r])
     for w in range(width):
         b = min(first + w, len(number_BR) - 1)
         for r in range(n):
@@ -301,6 +312,8 @@ def collect(net: Any, rules: Any, seen: Any, room: Any, n_kept: int, first: int,
     """The first layer's inputs of a block of items: see ``Net.layers``."""
     x_KW, n_d, last, zeros_K = room.inputs_KW, len(room.user_D1), len(seen.item_B) - 1, room.zeros_K
     n_q, n_p = len(seen.user_hop1_Q), len(seen.user_hop2_P)
+    for b in range(first, min(first + width, last + 1)):
+        fetch(net.items_ID, seen.item_B[b])
     for w in range(width):
         b = min(first + w, last)
         place(net.items_ID, seen.item_B[b], net.item_groups_QD, seen.item_group_B[b], rules.own_group, x_KW, w)

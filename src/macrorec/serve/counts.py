@@ -179,7 +179,12 @@ class Counts:
 
     def hop1(self, number: int) -> npt.NDArray[np.float64]:
         """Weights (Q,) of a user's groups of items, by events of the first type."""
-        weights_Q: npt.NDArray[np.float64] = self._first.user_hop1(np.array([number]))[0]
+        graph = self._first
+        rows_UQ = graph.state.user_hop1.dense_NK
+        if len(rows_UQ) and 0 <= number < len(graph.users):  # as ``user_hop1`` does, in a tenth of the time
+            weights_Q: npt.NDArray[np.float64] = np.maximum(rows_UQ[number], 0)
+        else:
+            weights_Q = graph.user_hop1(np.array([number]))[0]
         return weights_Q
 
     def met_by(self, items: Ints) -> npt.NDArray[np.float64]:

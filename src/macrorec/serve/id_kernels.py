@@ -36,7 +36,7 @@ def digest(text, start, stop, seed):  # type: ignore[no-untyped-def]
     return h
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)  # in a microsecond: to hand the interpreter to another thread, and wait to get it back, would be many
 def find(table, text, end_N, asked, start, stop, seed):  # type: ignore[no-untyped-def]
     """(place in the table, number or -1) of the id asked[start:stop]."""
     last = len(table) - 1

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from macrorec.eval.topk import multiply, push, unheap
+from macrorec.graph.prefetch import prefetch
 
 BLOCK = 144
 """W, candidates multiplied at once. Rows of an odd number of cache lines: with 512, writing down the columns of a tile
@@ -31,6 +32,11 @@ def score(vectors_BD, items_ID, later_ND, numbers_BC, scores_BC):  # type: ignor
         n = numbers_BC.shape[1]
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
+            for c in range(start, stop):
+                item = numbers_BC[b, c]
+                if 0 <= item < n_items:
+                    for d in range(0, dim, 16):
+                        prefetch(items_ID, item, d)
             for c in range(start, stop):
                 item = numbers_BC[b, c]
                 if item < 0:
