@@ -16,14 +16,14 @@ from tests.serve.market import BEHAVIORS, N_ITEMS, MemoryLog, bought, fitted, gr
 import macrorec
 from macrorec.api import TwoTower
 from macrorec.bundle import Bundle
+from macrorec.data.vocab import Vocab
 from macrorec.errors import DataError, UserError
 from macrorec.graph.bipartite import edges_of
 from macrorec.serve import memory, snapshots
 from macrorec.serve.events import Event, EventError, Forgotten, ItemAnnounced, hidden
-from macrorec.serve.ledger import Ledger
 from macrorec.serve.log import Batch
+from macrorec.serve.ranking import Version
 from macrorec.serve.service import NotReady, Service, UnknownItem, view_of
-from macrorec.serve.state import State
 
 Made = Callable[..., Service]
 
@@ -197,6 +197,17 @@ def test_items_that_nobody_announced_count_when_somebody_does(made: Made) -> Non
     service.announce([ItemAnnounced("late", "books")])
     assert service.health()["state"]["unknown_items"] == 0
     assert service.explain("u1", "late")["users"] == 1 and service.explain("u1", "late")["seen"]
+    view = view_of(service, "u1")
+    assert view is not None and view.events == 1  # each once
+    assert view.groups_Q is not None and service.version.state.counts is not None
+    assert view.groups_Q.sum() == 2 + sum_of("u1")
+
+
+def sum_of(user: str) -> float:
+    """The weight of all that a user of the fit has done and that a macro graph counts."""
+    log = interactions()
+    own = (log.user == int(user[1:])) & (log.behavior != 1)
+    return float(np.array([behavior.weight for behavior in BEHAVIORS])[log.behavior[own]].sum())
 
 
 def test_reasons_add_up_and_name_no_other_user(made: Made) -> None:
@@ -443,6 +454,63 @@ def test_no_answer_mixes_versions_and_no_event_is_lost_while_models_swap(made: M
         assert view is not None and item in view.items
 
 
+def test_an_answer_is_of_one_version_though_another_takes_over_meanwhile(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's items have other numbers: an answer that looked there would name the wrong ones."""
+    service, alone = made(ranker=False), made(ranker=False)
+    bundle = service.version.deployment.retriever_bundle
+    items = Vocab([f"i{(n + 7) % N_ITEMS}" for n in range(N_ITEMS)])
+    other = Bundle.save(tmp_path / "turned", bundle.model, bundle.graph, bundle.users, items, bundle.config)
+    former = service.version
+    some = [f"i{n}" for n in (3, 14, 15, 9)]
+    for ask in (
+        lambda one: one.recommend("u2", 9, reasons=True),
+        lambda one: one.recommend("nobody", 9),
+        lambda one: one.rank("u2", some),
+        lambda one: one.similar("i4", 5),
+        lambda one: one.explain("u2", "i4"),
+    ):
+        wanted = ask(alone)
+        swap_in(service, monkeypatch, other)
+        found = ask(service)
+        assert service.version is not former, "the other has taken over"
+        if not isinstance(found, dict):
+            assert (found.version, found.path, found.items) == (former.name, wanted.path, wanted.items)
+        else:
+            assert found == wanted
+        service.rollback()
+        assert service.version is former
+
+
+def swap_in(service: Service, monkeypatch: pytest.MonkeyPatch, other: Path) -> None:
+    """Have another bundle take over as soon as a request has looked for the version."""
+    version = type(service).version.fget(service)  # type: ignore[attr-defined]
+    patch = pytest.MonkeyPatch()
+
+    def looked(self: Service) -> object:
+        patch.undo()
+        self.reload(other)
+        return version
+
+    patch.setattr(Service, "version", property(looked))
+
+
+def test_what_is_taken_while_an_answer_is_made_is_not_in_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = made()
+    version, best = service.version, ids(service, "u2", 3)
+    candidates = version.candidates
+
+    def while_made(*given: object, **how: object) -> object:
+        found = candidates(*given, **how)  # type: ignore[arg-type]
+        service.feedback([bought("u2", best[0])])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(version, "candidates", while_made)
+        assert best[0] not in ids(service, "u2", 3)
+
+
 def test_a_bundle_that_was_updated_before_it_was_saved_is_served_with_its_updates(made: Made, tmp_path: Path) -> None:
     recommender = macrorec.load(write(tmp_path / "first", "ease", ranker=False))
     new = {"user_id": ["late", "u1", "late"], "item_id": ["i9", "i4", "i3"], "behavior": ["buy", "hide", "buy"]}
@@ -477,23 +545,22 @@ def test_events_that_a_model_was_fitted_to_are_not_counted_again(made: Made, tmp
 
 
 def test_who_leaves_while_a_model_is_loaded_is_not_in_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first try counts the user's rows, and is thrown away."""
-    service, made_of = made(), list[object]()
+    """The first try has counted the user's rows, and is thrown away."""
+    service, tried = made(), list[Version]()
     service.feedback([bought("quitter", "i1"), bought("u5", "i29"), bought("a", "i2")])
-    count = State.extend
+    warm_up = Version.warm_up
 
-    def slow(self: State, ledger: Ledger, last: int | None = None, *, serving: bool = True) -> None:
-        count(self, ledger, last, serving=serving)
-        if self not in made_of and self is not service.version.state:
-            made_of.append(self)
-            if len(made_of) == 1:
-                service.forget("quitter")
-                service.forget("u5")
+    def leaving(version: Version) -> None:
+        warm_up(version)
+        tried.append(version)
+        if len(tried) == 1:
+            assert version.state.user("quitter") is not None
+            assert service.forget("quitter") == 1 and service.forget("u5") == 1
 
-    monkeypatch.setattr(State, "extend", slow)
+    monkeypatch.setattr(Version, "warm_up", leaving)
     monkeypatch.setattr("macrorec.serve.service._STEP", 0)
     service.reload()
-    assert len(made_of) == 2
+    assert len(tried) == 2 and service.version is tried[1]
     assert view_of(service, "quitter") is None and view_of(service, "u5") is None and view_of(service, "a") is not None
     assert service.explain("a", "i29")["users"] == 0
 
