@@ -32,7 +32,7 @@ def test_health_tells_durability_and_the_loss_window(http: Running) -> None:
     told = http.get("/api/health").json()
     assert told["status"] == "ready"
     assert told["log"] == {"durability": "none", "loss_window_seconds": None, "position": 0}
-    assert told["lanes"]["reads"] == {"threads": 4, "busy": 0, "waiting": 0, "shed": 0}
+    assert told["lanes"]["reads"] == {"threads": 2, "busy": 0, "waiting": 0, "shed": 0}
 
 
 def test_requests_answers_and_events_are_counted(fake: FakeService) -> None:
@@ -71,7 +71,7 @@ def test_requests_answers_and_events_are_counted(fake: FakeService) -> None:
         "index_exact": 0,
         'model_info{version="aaaaaaaaaaaa"}': 1,
         "ready": 1,
-        'threads{lane="reads"}': 4,
+        'threads{lane="reads"}': 2,
         'shed_total{lane="reads",reason="queue"}': 0,
         "limited_total": 0,
         "in_flight": 1,

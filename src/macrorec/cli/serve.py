@@ -47,7 +47,7 @@ def serve(
     deadline_ms: Annotated[
         int, typer.Option("--deadline-ms", min=1, help="What a request may take until stages are left out.")
     ] = 100,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that answer requests.")] = 4,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that answer requests.")] = 2,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Requests per second that each key may make; any number by default.")
     ] = None,

@@ -36,7 +36,7 @@ class Candidates(NamedTuple):
 def read(macro: AnyMacroGraph, user: int, item_B: npt.NDArray[Any]) -> Candidates:
     """The state now of a user and B items; -1 or beyond the tables: a new node. The interpreter's lock is free for
     most of it."""
-    from macrorec.graph import candidate_kernels
+    from macrorec.graph import candidate_loops
 
     graphs = macro.graphs if isinstance(macro, TypedMacroGraph) else (macro,)
     n, n_types, (n_users_groups, n_item_groups) = len(item_B), len(graphs), macro.n_columns
@@ -57,5 +57,5 @@ def read(macro: AnyMacroGraph, user: int, item_B: npt.NDArray[Any]) -> Candidate
     sum_P = np.empty(n_users_groups // n_types)
     for kind, graph in enumerate(graphs):
         sizes = len(graph.users), len(graph.items)
-        candidate_kernels.read(graph.state, *sizes, int(user), items, kind, sum_P, out)
+        candidate_loops.read(graph.state, *sizes, int(user), items, kind, sum_P, out)
     return out

@@ -17,8 +17,10 @@ class Settings:
     """What a request may take from its arrival until stages are left out; ``X-Deadline-Ms`` asks for another one."""
     timeout_ms: int = 10_000
     """When a request is given up altogether (503), and the longest deadline that a request may ask for."""
-    threads: int = 4
-    """Threads that answer reads. The event loop itself never computes."""
+    threads: int = 2
+    """Threads that answer reads. The event loop itself never computes. More than a few wait for one another, as each
+    needs the interpreter for a third of the time: at 500 requests per second of a million items two have a p99 of 14
+    ms, three of 20, four of 25; one is too few. Processes (``--workers``) do not wait for one another."""
     queue: int = 256
     """Reads that may wait for a thread; one more is answered 503."""
     wait_ms: int = 100
