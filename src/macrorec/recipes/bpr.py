@@ -37,8 +37,8 @@ def bpr_gowalla() -> RunConfig:
 
 
 def bpr_taobao() -> RunConfig:
-    """Matrix factorisation of purchases."""
-    return datasets.taobao(MODEL.Config(), stopped_by("ndcg@10"))
+    """Matrix factorisation of purchases, as eight trials on valid have it."""
+    return datasets.taobao(MODEL.Config(dim=128, l2=7.78e-3), stopped_by("hr@10", lr=5.5e-3))
 
 
 def bpr_dblp() -> RunConfig:
