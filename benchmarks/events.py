@@ -11,70 +11,34 @@ million as who replays it does.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from benchmarks.line import emit
+from macrorec.serve.bench import acknowledged, flushes
 from macrorec.serve.events import Event
 from macrorec.serve.sqlite_log import SqliteLog
 
 _PAGE = 1_000_000
 
 
-def fsyncs(folder: Path, seconds: float) -> float:
-    """Writes of 4 KiB per second, each flushed."""
-    place = folder / "flushed"
-    block = os.urandom(4096)
-    file = os.open(place, os.O_RDWR | os.O_CREAT)
-    try:
-        os.pwrite(file, bytes(1 << 20), 0)
-        os.fsync(file)
-        n, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            os.pwrite(file, block, n % 256 * 4096)
-            os.fdatasync(file)
-            n += 1
-        return n / (time.perf_counter() - began)
-    finally:
-        os.close(file)
-        place.unlink()
-
-
-def acknowledged(folder: Path, producers: int, size: int, seconds: float, durability: str) -> dict[str, float]:
+def written(folder: Path, producers: int, size: int, seconds: float, durability: str) -> dict[str, float]:
     """Events per second, and the wait for an acknowledgement in ms."""
-    stop = threading.Event()
-    waits: list[list[float]] = [[] for _ in range(producers)]
+
+    def produce(me: int) -> Iterator[list[Event]]:
+        n = 0
+        while time.perf_counter() < end:
+            yield [Event(f"user{n % 1000}", f"item{me}", "view", key=b"%d-%d" % (me, n + k)) for k in range(size)]
+            n += size
+
     with SqliteLog(folder / f"log-{producers}-{size}-{durability}.sqlite", durability) as log:  # type: ignore[arg-type]
-
-        def produce(me: int) -> None:
-            n = 0
-            while not stop.is_set():
-                events = [
-                    Event(f"user{n % 1000}", f"item{me}", "view", key=b"%d-%d" % (me, n + k)) for k in range(size)
-                ]
-                began = time.perf_counter()
-                log.append(events)
-                waits[me].append(time.perf_counter() - began)
-                n += size
-
-        threads = [threading.Thread(target=produce, args=(me,)) for me in range(producers)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        time.sleep(seconds)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        elapsed = time.perf_counter() - began
-    every = np.concatenate([np.array(one) for one in waits]) * 1000
-    p50, p99 = np.percentile(every, [50, 99])
-    return {"per_second": len(every) * size / elapsed, "p50_ms": float(p50), "p99_ms": float(p99)}
+        end = time.perf_counter() + seconds
+        return acknowledged(log.append, [produce(me) for me in range(producers)])
 
 
 def reading(folder: Path, n_events: int) -> dict[str, float]:
@@ -92,7 +56,7 @@ def reading(folder: Path, n_events: int) -> dict[str, float]:
                 for k, (user, item) in enumerate(zip(users, items, strict=True))
             ]
             log.append(events)
-    written = time.perf_counter()
+    kept = time.perf_counter()
     with SqliteLog(path, "none") as log:
         opened = time.perf_counter()
         position = count = 0
@@ -104,8 +68,8 @@ def reading(folder: Path, n_events: int) -> dict[str, float]:
     assert count == n_events
     return {
         "events": n_events,
-        "write_seconds": written - began,
-        "open_seconds": opened - written,
+        "write_seconds": kept - began,
+        "open_seconds": opened - kept,
         "read_seconds": read - opened,
         "bytes_per_event": size / n_events,
     }
@@ -121,11 +85,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="events-", dir=arguments.folder or Path.cwd()) as name:
         folder, seconds = Path(name), arguments.seconds
-        before = fsyncs(folder, seconds / 2)
-        single = {n: acknowledged(folder, n, 1, seconds, "fsync") for n in arguments.producers}
-        batches = acknowledged(folder, 4, 100, seconds, "fsync")
-        others = {how: acknowledged(folder, arguments.producers[-1], 1, seconds, how) for how in ("interval", "none")}
-        disk = median([before, fsyncs(folder, seconds / 2)])
+        before = flushes(folder, seconds / 2)
+        single = {n: written(folder, n, 1, seconds, "fsync") for n in arguments.producers}
+        batches = written(folder, 4, 100, seconds, "fsync")
+        others = {how: written(folder, arguments.producers[-1], 1, seconds, how) for how in ("interval", "none")}
+        disk = median([before, flushes(folder, seconds / 2)])
         read = reading(folder, arguments.events)
     best = single[arguments.producers[-1]]
     emit(
@@ -135,7 +99,7 @@ def main() -> None:
         baseline={"name": "fdatasync of 4 KiB, one after the other", "value": disk, "unit": "per second"},
         ratio=best["per_second"] / disk,
         target=5_000,
-        latency_ms={"p50": best["p50_ms"], "p99": best["p99_ms"]},
+        latency_ms={"p50": best["p50"], "p99": best["p99"]},
         by_producers=single,
         batches=batches,
         durability=others,

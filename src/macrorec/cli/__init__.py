@@ -56,6 +56,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "weights": ("explain:weights", "Tell how a model weighs the edges of each behaviour"),
     "clusters": ("clusters:clusters", "Show the clusters that a model has found, and who prefers them"),
     "serve": ("serve:serve", "Answer requests over HTTP, and count every event at once"),
+    "bench": ("bench:bench", "Measure how fast a bundle answers on this machine"),
     "ingest": ("ingest:ingest", "Add the events of a file to a service, each once"),
     "log": ("ingest:log", "Check or repair the event log of a service"),
     "keys": ("serve:keys", "Make, list, and remove the keys of the server's clients"),
