@@ -1,5 +1,6 @@
 """What do results look like? Plots as SVG, drawn by matplotlib; equal results give an equal text, to the byte.
 
+ablation-<recipe>     a metric of a recipe, and with one setting changed
 sweep-<name>          a metric over the values of one setting, with the deviation over seeds
 weights-<recipe>      how many edges of each behaviour have which weight
 reliability-<data>    what came true of what was predicted
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,21 @@ STYLE = {
     "axes.spines.right": False,
 }
 MARKS = "os^vDPX*<>"
+
+
+def ablation(study: Row) -> str:
+    """Mean and standard deviation over seeds of each variant, a line each; a dashed line marks the first, the whole."""
+    values = {change: [*own.values()] for change, own in study["values"].items()}
+    means = [statistics.mean(own) for own in values.values()]
+    spans = [statistics.stdev(own) if len(own) > 1 else 0.0 for own in values.values()]
+    with figure(6, 0.6 + 0.28 * len(means)) as (drawing, text):
+        axes = drawing.subplots()
+        axes.errorbar(means, range(len(means)), xerr=spans, fmt="o", markersize=4, capsize=3)
+        axes.axvline(means[0], color="0.5", linestyle="--", linewidth=1)
+        axes.set_yticks(range(len(means)), [verbatim(change) for change in values], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{study['metric']} on test")
+    return text[0]
 
 
 def sweep(result: Row) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from macrorec.errors import DataError
 from macrorec.eval.cohorts import breakdown, reliability
 from macrorec.eval.metrics import METRICS, parse
-from macrorec.report import clicks, coldstart, edges, links, plots, rankings, scale, searches, sweeps
+from macrorec.report import ablations, clicks, coldstart, edges, links, plots, rankings, scale, searches, sweeps
 from macrorec.report.cells import (
     Row,
     by_label,
@@ -95,6 +95,7 @@ def markdown(folder: Path) -> str:
     benchmarks = [line for path in _paths(folder / "benchmarks") for line in _lines(path)]
     for title, make, rows in (
         ("Valid over epochs", _curve_section, _long(runs)),
+        ("Ablations", ablations.section, ablations.studies(runs)),
         ("Sweeps", sweeps.section, _read(folder / "sweeps")),
         ("New users", coldstart.section, _read(folder / "coldstart")),
         ("Edge weights by behaviour", edges.section, _read(folder / "weights")),
@@ -116,6 +117,8 @@ def pictures(folder: Path) -> dict[str, str]:
         result[f"reliability-{name}"] = plots.reliability(clicks.models_of(groups) or groups)
     for (name, metric), rows in _by_plot(_long(runs)).items():
         result[_curve_name(name, metric)] = plots.curves(rows, metric)
+    for study in ablations.studies(runs):
+        result[ablations.plot_name(study)] = plots.ablation(study)
     for row in _read(folder / "sweeps"):
         result[f"sweep-{sweeps.file_name(row['recipe'], row['key'])}"] = plots.sweep(row)
     for line in scale.of_sizes([line for path in _paths(folder / "benchmarks") for line in _lines(path)]):
