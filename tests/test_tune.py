@@ -12,7 +12,7 @@ from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import evaluate
 from macrorec.inputs import read_split
 from macrorec.run import fit, for_epochs, watch
-from macrorec.tune import check_space, tune
+from macrorec.tune import Board, check_space, read_space, tune
 
 L2 = {"model.l2": {"low": 0.1, "high": 1000.0, "log": True}}
 
@@ -80,6 +80,68 @@ def test_equal_seeds_search_alike(log: Path, tmp_path: Path) -> None:
     assert [trial["settings"] for trial in a] == [trial["settings"] for trial in b]
     other = tune(replace(config(log), seed=1), L2, name="tiny", trials=5, root=tmp_path)["trials"]
     assert [trial["settings"] for trial in a] != [trial["settings"] for trial in other]
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, after: int) -> list[Any]:
+    """From now on trials stand in the list, and the one after ``after`` is stopped as by Ctrl-C."""
+    played: list[Any] = []
+    play = Board.play
+
+    def counted(board: Board, candidate: Any, *rest: Any, **named: Any) -> Any:
+        if len(played) == after:
+            raise KeyboardInterrupt
+        played.append(candidate)
+        return play(board, candidate, *rest, **named)
+
+    monkeypatch.setattr(Board, "play", counted)
+    return played
+
+
+def without_times(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in result["trials"]]
+
+
+def test_a_search_that_was_stopped_goes_on_where_it_was(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune(config(log), L2, name="tiny", trials=6, root=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stopped(patch, after=4)
+        with pytest.raises(KeyboardInterrupt):
+            tune(config(log), L2, name="tiny", trials=6, root=tmp_path)
+    (journal,) = tmp_path.glob("search-tiny-*.jsonl")
+    journal.write_text(journal.read_text()[:-9])  # the fourth is torn
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        played = stopped(patch, after=100)
+        again = tune(config(log), L2, name="tiny", trials=6, root=tmp_path, note=said.append)
+    assert said[0] == f"3 trials of this search are on record in {journal}; it goes on from there"
+    assert len(played) == 3 and without_times(again) == without_times(whole)
+    assert again["spent"]["seconds"] >= round(sum(trial["seconds"] for trial in again["trials"]), 1) - 0.1
+    assert not journal.exists(), "what has ended is no trial of the next search"
+
+
+def test_another_search_takes_up_nothing(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stopped(patch, after=2)
+        with pytest.raises(KeyboardInterrupt):
+            tune(config(log), L2, name="tiny", trials=3, root=tmp_path)
+    played = stopped(monkeypatch, after=100)
+    tune(config(log, l2=7.0), L2, name="tiny", trials=3, root=tmp_path)
+    assert len(played) == 3
+    assert len(list(tmp_path.glob("search-tiny-*.jsonl"))) == 1
+
+
+def test_a_space_is_read_from_toml_or_from_the_result_of_a_search(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text('"model.l2" = {low = 0.1, high = 1000.0, log = true}')
+    (tmp_path / "result.json").write_text(json.dumps({"recipe": "tiny", "space": L2}))
+    assert read_space(tmp_path / "space.toml") == read_space(tmp_path / "result.json") == L2
+    for text in ("{", "[1]", '{"recipe": "tiny"}', '{"space": 3}'):
+        (tmp_path / "result.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"result.json is not the result of a search; a space is a TOML file, or"):
+            read_space(tmp_path / "result.json")
+    with pytest.raises(ConfigError, match=r"cannot read .*none.json: No such file"):
+        read_space(tmp_path / "none.json")
 
 
 def test_the_first_trial_is_the_recipe_itself(log: Path, tmp_path: Path) -> None:

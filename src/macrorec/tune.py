@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import check
 from macrorec.eval.metrics import METRICS, parse, with_cohorts
+from macrorec.files import told
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split
 from macrorec.restore import summary
@@ -46,7 +49,8 @@ def tune(
     Stops after ``trials``, or when ``seconds`` have passed. ``metric`` defaults to ``train.monitor``, else to the first
     of ``eval.metrics``. The first trial is ``config`` itself. The value of a trial is the mean over ``seeds``, by
     default the one of ``config``: where single runs spread more than settings differ, one seed finds its own luck.
-    Trials that do not fit in memory count as failed.
+    Trials that do not fit in memory count as failed. A search that was stopped goes on from its ``Journal`` when it is
+    asked for again.
     Raises ConfigError for a space that does not fit the configuration, DataError for a split without valid.
     """
     own = tuple(seeds) if seeds is not None else (config.seed,)
@@ -63,35 +67,36 @@ def tune(
     wanted = replace(config.eval, metrics=tuple(dict.fromkeys((*measurable, metric))))
     boards = [Board(replace(config, eval=wanted, seed=seed), on) for seed in own]
     rebuilt = any(key.startswith("features.") for key in space)
-    began = time.monotonic()
+    asked = {"config": table, "space": dict(space), "metric": metric, "seeds": own, "versions": provenance.versions()}
+    asked |= {"commit": provenance.commit(), "data": [board.whole.digest() for board in boards]}
+    journal = Journal(Path(root) / f"search-{name}-{configs.hash8(asked)}.jsonl")
+    if note and journal.trials:
+        note(f"{len(journal.trials)} trials of this search are on record in {journal.path}; it goes on from there")
+    began, before = time.monotonic(), 0.0
     record: list[dict[str, Any]] = []
     study = _study(config.seed, start={key: _get(table, key) for key in space}, space=space)
-    while len(record) < trials and (seconds is None or not record or time.monotonic() - began < seconds):
+    while len(record) < trials and (seconds is None or not record or before + time.monotonic() - began < seconds):
         trial = study.ask()
         chosen = {key: _suggest(trial, key, wanted) for key, wanted in space.items()}
-        trial_began = time.monotonic()
-        entry: dict[str, Any] = {"settings": chosen, "value": None, "seconds": 0.0}
-        try:
-            candidate = configs.parse(RunConfig, _put(table, chosen))
-            played = [board.play(candidate, metric, rebuilt=rebuilt) for board in boards]
-            values, epochs = ([score[n] for score in played] for n in (0, 1))
-            entry["value"] = float(np.mean(values))
-            entry |= {"values": values, "best_epochs": epochs}
-        except (ConfigError, ResourceError) as error:
-            entry["failed"] = str(error)
-        entry["seconds"] = round(time.monotonic() - trial_began, 3)
+        entry = journal.trial(chosen)
+        if entry is not None:
+            before += entry["seconds"]
+        else:
+            entry = _played(boards, table, chosen, metric, rebuilt=rebuilt)
+            journal.add(entry)
         failed = entry["value"] is None
         study.tell(trial, None if failed else sign * entry["value"], state=_failed() if failed else None)
         record.append(entry)
         if note:
             note(f"trial {len(record)} of {trials}: {metric} {_shown(entry)}  {chosen}")
-    spent = time.monotonic() - began
+    spent = before + time.monotonic() - began
     done = [entry for entry in record if entry["value"] is not None]
     if not done:
         raise ConfigError(f"no trial of the search succeeded; the last one failed: {record[-1]['failed']}")
     best = max(done, key=lambda entry: sign * entry["value"])
     winner = configs.parse(RunConfig, _put(table, best["settings"]))
     tested = run(replace(winner, refit=True), name=name, root=root, device=device)
+    journal.close()
     return {
         "recipe": name,
         "metric": metric,
@@ -131,6 +136,80 @@ class Board:
         validate = watch(config, self.parts, self.device, self.features, self.pairs)
         model, history = fit(config, self.parts, self.device, features=self.features, validate=validate)
         return self.measured(model)[metric], history.best_epoch
+
+
+class Journal:
+    """The trials of one search as they end, a line of JSON each: a stop loses the one that is being played.
+
+    Its name holds all that the values depend on; trials that failed are played again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: dict[str, dict[str, Any]] = {}
+        """What was read, by its settings."""
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # torn by a stop
+                    continue
+                self.trials[_canonical(entry["settings"])] = entry
+
+    def trial(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was measured of ``settings`` before the stop, once; or None."""
+        return self.trials.pop(_canonical(settings), None)
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write a trial, and wait until it is on disk."""
+        if entry["value"] is None:
+            return
+        with told(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" * bool(file.tell()) + json.dumps(entry))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """The search has ended, and its result holds the trials."""
+        self.path.unlink(missing_ok=True)
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _played(
+    boards: Sequence[Board], table: Mapping[str, Any], chosen: dict[str, Any], metric: str, *, rebuilt: bool
+) -> dict[str, Any]:
+    """The record of one trial: the value of ``chosen`` on every board, and their mean; or why there is none."""
+    began = time.monotonic()
+    entry: dict[str, Any] = {"settings": chosen, "value": None, "seconds": 0.0}
+    try:
+        candidate = configs.parse(RunConfig, _put(table, chosen))
+        played = [board.play(candidate, metric, rebuilt=rebuilt) for board in boards]
+        values, epochs = ([score[n] for score in played] for n in (0, 1))
+        entry |= {"value": float(np.mean(values)), "values": values, "best_epochs": epochs}
+    except (ConfigError, ResourceError) as error:
+        entry["failed"] = str(error)
+    entry["seconds"] = round(time.monotonic() - began, 3)
+    return entry
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    """The space in a TOML file, or that of the search whose result stands in a JSON file. Raises ConfigError."""
+    if path.suffix != ".json":
+        return configs.read_toml(path)
+    try:
+        space = json.loads(path.read_text(encoding="utf-8"))["space"]
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not the result of a search; a space is a TOML file, or such a result") from error
+    if not isinstance(space, dict):
+        raise ConfigError(f"{path} is not the result of a search; a space is a TOML file, or such a result")
+    return space
 
 
 def untested(parts: Split) -> Split:

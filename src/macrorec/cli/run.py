@@ -127,7 +127,9 @@ def tune(
     target: Target,
     trials: Annotated[int, typer.Option("--trials", min=1, help="At most so many trials.")] = 20,
     seconds: Annotated[float | None, typer.Option("--seconds", min=0, help="Start no trial after so many.")] = None,
-    space: Annotated[Path | None, typer.Option("--space", help="A TOML file: dotted key = choices or range.")] = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", help="A TOML file: dotted key = choices or range; or a search's result.")
+    ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="What to search for, on valid.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Each trial is a mean over these seeds.")] = None,
     sets: Sets = None,
@@ -140,17 +142,19 @@ def tune(
 ) -> None:
     """Search a model's settings on the validation part; the best one is refitted and tested once.
 
-    A space in TOML: "model.l2" = {low = 1.0, high = 1e4, log = true}
+    A space in TOML: "model.l2" = {low = 1.0, high = 1e4, log = true}. A search
+    that was stopped goes on from its last trial when it is asked for again.
 
     Example: macrorec tune ease-ml-100k-u1 --trials 20
     """
     limit_threads(threads)
-    from macrorec import configs, recipes
+    from macrorec import recipes
     from macrorec.files import write_json
+    from macrorec.tune import read_space
     from macrorec.tune import tune as search
 
     name, config = resolve(target, sets or [], seed)
-    wanted = configs.read_toml(space) if space else recipes.space(name) if name in recipes.names() else {}
+    wanted = read_space(space) if space else recipes.space(name) if name in recipes.names() else {}
     result = search(
         config,
         wanted,
