@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -24,6 +27,8 @@ SWITCH_SECONDS = 0.0005
 delay whenever a thread computes in Python; see ``benchmarks/serve_http.py``."""
 LINGER_SECONDS = 0.25
 """How long, in the end, the server waits for the first request of a connection that was made before it."""
+DEAF_SECONDS = 0.05
+"""How long before that a connection under way has to be made; a new one is not begun any more."""
 
 
 class Server(uvicorn.Server):
@@ -80,6 +85,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen no more; let those who have connected, but not asked yet, ask; then finish what was asked."""
+        for bound in sockets or []:
+            deaf(bound)
+        await asyncio.sleep(DEAF_SECONDS)
         for server in self.servers:
             server.close()
         end = time.monotonic() + LINGER_SECONDS
@@ -123,6 +131,26 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
         ) from error
     return bound
+
+
+NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""A classic packet filter: byte 13 of the TCP header, of it SYN and ACK; a bare SYN is dropped, all else passes."""
+SO_ATTACH_FILTER = 26
+
+
+def deaf(bound: socket.socket) -> None:
+    """Begin no more connections at a listening socket of Linux; elsewhere nothing.
+
+    Whoever stands in the system's queue of connections as a socket is closed is cut off, and cannot know whether the
+    request was heard. Behind the filter the queue runs empty first. Who comes meanwhile tries again after a second, by
+    the rules of TCP, and finds another server at that address, or none.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in NO_SYN))
+    with suppress(OSError):  # a system that only looks like Linux
+        filters = struct.pack("HP", len(NO_SYN), ctypes.addressof(program))
+        bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
 
 
 def serve(app: FastAPI, bound: socket.socket, on_listening: Callable[[], None] = lambda: None) -> None:
