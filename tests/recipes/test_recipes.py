@@ -24,6 +24,7 @@ VARIANTS = {
     "evidence-taobao-extra",
     "ccbie-ml-100k-history",
     "ccbie-ml-100k-u1-drawn",
+    "ccbie-ml-100k-u1-wide",
     "lightgcn-mb-taobao",
     "macgnn-ml-100k-stream-clusters",
     "macgnn-ml-100k-stream-kmeans",

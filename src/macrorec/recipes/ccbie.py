@@ -54,6 +54,15 @@ def ccbie_ml_100k_u1() -> RunConfig:
     return datasets.ml_100k_u1(model, ALL)
 
 
+def ccbie_ml_100k_u1_wide() -> RunConfig:
+    """The same with 256 dimensions, to where Fig. 7 goes, and centres that keep apart: the best of a second search.
+
+    NDCG@10 on valid, mean of two seeds: .2332, with 64 dimensions .2292. 512 dimensions, or a weight decay, gave less.
+    """
+    recipe = ccbie_ml_100k_u1()
+    return replace(recipe, model=replace(recipe.model, dim=256, hidden=64, beta=0.5))
+
+
 def ccbie_ml_100k_u1_drawn() -> RunConfig:
     """The same by drawn negatives and batches of 256 edges, as in the paper."""
     model = MODEL.Config(over="mean", n_negatives=8, negative_weight=0.25, alpha=0.5)
