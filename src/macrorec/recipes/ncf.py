@@ -21,8 +21,8 @@ TRAIN = TrainConfig(epochs=500, batch_size=512, lr=1e-3, monitor="hr@10", patien
 
 
 def ncf_gmf_taobao() -> RunConfig:
-    """The weighted inner product of two vectors."""
-    return datasets.taobao(MODEL.Config(kind="gmf"), TRAIN)
+    """The weighted inner product of two vectors: the best of 8 trials."""
+    return datasets.taobao(MODEL.Config(kind="gmf", dim=128, dropout=0.5, l2=1.13e-5), replace(TRAIN, lr=1.81e-4))
 
 
 def ncf_mlp_taobao() -> RunConfig:
