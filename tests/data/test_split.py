@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,13 @@ def test_random_cuts_follow_the_seed_and_the_parts_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "cut", [LeaveOneOut(), RandomFraction(fraction=0.3), RandomFraction(fraction=0.3, per_user=False)]
+    "cut",
+    [
+        LeaveOneOut(),
+        RandomFraction(fraction=0.3),
+        RandomFraction(fraction=0.3, per_user=False),
+        RandomFraction(fraction=0.5, users=0.3),
+    ],
 )
 def test_random_cuts_do_not_depend_on_the_order_of_rows(cut: Cut) -> None:
     shuffled = [GRID[row] for row in np.random.default_rng(0).permutation(100)]
@@ -155,6 +162,29 @@ def test_random_fraction_per_user_rounds_half_up_and_leaves_one(n_events: int, f
     rows = [("u", i) for i in range(n_events)] + [("v", i) for i in range(10)]
     parts = split(prepared("user item", *rows), by(RandomFraction(fraction=fraction)), seed=0)
     assert sum(user == "u" for user, _ in pairs_of(parts.test)) == n_held
+
+
+@pytest.mark.parametrize(("users", "n"), [(0.5, 5), (0.25, 3), (0.05, 1), (0.96, 10)])
+def test_random_fraction_of_a_share_of_the_users(users: float, n: int) -> None:
+    """Of ten users with ten events each."""
+    drawn = set()
+    for seed in range(3):
+        parts = split(prepared("user item", *GRID), by(RandomFraction(fraction=0.4, users=users)), seed=seed)
+        held = Counter(user for user, _ in pairs_of(parts.test))
+        assert len(held) == n and set(held.values()) <= {4}
+        assert lengths(parts) == (100 - 4 * n, 0, 4 * n)
+        drawn.add(frozenset(held))
+    assert len(drawn) == (3 if n < 10 else 1), "the seed decides who"
+
+
+def test_a_share_of_the_users_is_of_those_who_have_the_target() -> None:
+    rows = [(f"v{n}", i, "view") for n in range(90) for i in range(3)] + [
+        (f"b{n}", i, "buy") for n in range(10) for i in "abcd"
+    ]
+    log = prepared("user item behavior", *rows, behaviors=FUNNEL)
+    parts = split(log, by(RandomFraction(fraction=0.5, users=0.3)), seed=0)
+    assert lengths(parts) == (len(rows) - 6, 0, 6)
+    assert len({user for user, *_ in rows_of(parts.test)}) == 3
 
 
 def test_random_fraction_of_all_events() -> None:
@@ -313,6 +343,9 @@ def test_a_log_without_target_events_is_refused(cut: Cut) -> None:
         (lambda: RandomFraction(fraction=1.0), "fraction is 1.0"),
         (lambda: RandomFraction(fraction=0.0), "fraction is 0.0"),
         (lambda: RandomFraction(fraction=float("nan")), "fraction is nan"),
+        (lambda: RandomFraction(fraction=0.5, users=0.0), "users is 0.0"),
+        (lambda: RandomFraction(fraction=0.5, users=1.5), "users is 1.5"),
+        (lambda: RandomFraction(fraction=0.5, users=0.5, per_user=False), "it needs per_user"),
         (lambda: TimeQuantile(quantile=1.5), "quantile is 1.5"),
         (lambda: LeaveLastOne(at_least=0), "at_least is 0"),
         (lambda: LeaveOneOut(at_least=0), "at_least is 0"),
@@ -334,6 +367,7 @@ def test_values_out_of_range_are_refused(make, message: str) -> None:  # type: i
         LeaveLastOne(drop_later=True),
         LeaveOneOut(at_least=3),
         RandomFraction(fraction=0.1),
+        RandomFraction(fraction=0.1, users=0.5),
         TimeQuantile(quantile=0.9),
         Given(),
         Nothing(),

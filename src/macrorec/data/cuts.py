@@ -56,10 +56,16 @@ class RandomFraction:
     kind: Literal["random-fraction"] = "random-fraction"
     per_user: bool = True
     """Whether the share is of each user's events, of which at least one stays in train, or of all events."""
+    users: float = 1.0
+    """Share of the users, drawn at random, of whom anything is held out; all others stay whole. With ``per_user``."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise ConfigError(f"fraction is {self.fraction}; it must lie between 0 and 1")
+        if not 0 < self.users <= 1:
+            raise ConfigError(f"users is {self.users}; it must be above 0 and at most 1")
+        if self.users < 1 and not self.per_user:
+            raise ConfigError("users is a share of those from each of whom events are held out: it needs per_user")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +130,14 @@ def take(cut: LeaveLastOne | LeaveOneOut | RandomFraction | TimeQuantile, log: I
         case RandomFraction(per_user=True):
             count = np.bincount(_target_users(log), minlength=len(log.users))
             quota = np.minimum(np.floor(count * cut.fraction + 0.5 + 1e-9), np.maximum(count - 1, 0))
-            return _at_random(log, quota.astype(np.int64), seed, f"{cut.fraction:g} of each user's events")
+            note = f"{cut.fraction:g} of each user's events"
+            if cut.users < 1:
+                known = np.flatnonzero(count)
+                n = min(math.floor(len(known) * cut.users + 0.5 + 1e-9), len(known))
+                drawn = _generator([*seed, 1]).choice(known, n, replace=False)
+                quota *= np.isin(np.arange(len(count)), drawn)
+                note += f", of {n} users"
+            return _at_random(log, quota.astype(np.int64), seed, note)
         case RandomFraction():
             order = _content_order(log)
             n = min(math.floor(len(order) * cut.fraction + 0.5 + 1e-9), max(len(order) - 1, 0))
