@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from macrorec.models.ngcf import MODEL
 from macrorec.recipes import datasets
 from macrorec.run import RunConfig
@@ -22,8 +24,9 @@ TRAIN = TrainConfig(epochs=300, batch_size=8192, lr=5e-3, monitor="hr@10", patie
 
 
 def ngcf_ob_taobao() -> RunConfig:
-    """NGCF on purchases alone."""
-    return datasets.taobao(MODEL.Config(dim=32, n_negatives=4, init_std=0.1), TRAIN)
+    """NGCF on purchases alone: the best of 8 trials."""
+    model = MODEL.Config(dim=64, n_negatives=4, init_std=0.03, dropout=0.3, l2=1.23e-3, matrix="released")
+    return datasets.taobao(model, replace(TRAIN, lr=7.72e-3))
 
 
 def ngcf_mb_taobao() -> RunConfig:
