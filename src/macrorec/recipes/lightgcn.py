@@ -49,8 +49,8 @@ def lightgcn_taobao() -> RunConfig:
 
 
 def lightgcn_mb_taobao() -> RunConfig:
-    """LightGCN on views, carts and purchases as edges of one kind; learned by purchases."""
-    return datasets.taobao(MODEL.Config(graph="union", l2=1e-2), BIG)
+    """LightGCN on views, carts and purchases as edges of one kind; learned by purchases. The best of 8 trials."""
+    return datasets.taobao(MODEL.Config(graph="union", dim=128, l2=1.85e-5, n_layers=1), replace(BIG, lr=2.05e-3))
 
 
 def lightgcn_dblp() -> RunConfig:
