@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from macrorec.data.log import Split
 from macrorec.errors import ConfigError, DataError, ResourceError
 from macrorec.eval.evaluate import check
 from macrorec.eval.metrics import METRICS, parse, with_cohorts
-from macrorec.files import told
+from macrorec.files import flush, told
 from macrorec.graph.features import FeatureSet
 from macrorec.inputs import read_split
 from macrorec.restore import summary
@@ -168,8 +167,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" * bool(file.tell()) + json.dumps(entry))
-                file.flush()
-                os.fsync(file.fileno())
+            flush(self.path)
 
     def close(self) -> None:
         """The search has ended, and its result holds the trials."""
@@ -202,14 +200,14 @@ def read_space(path: Path) -> dict[str, Any]:
     if path.suffix != ".json":
         return configs.read_toml(path)
     try:
-        space = json.loads(path.read_text(encoding="utf-8"))["space"]
+        match json.loads(path.read_text(encoding="utf-8")):
+            case {"space": dict(space)}:
+                return space
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not the result of a search; a space is a TOML file, or such a result") from error
-    if not isinstance(space, dict):
-        raise ConfigError(f"{path} is not the result of a search; a space is a TOML file, or such a result")
-    return space
+    except ValueError:
+        pass  # no JSON: no result either
+    raise ConfigError(f"{path} is not the result of a search; a space is a TOML file, or such a result")
 
 
 def untested(parts: Split) -> Split:

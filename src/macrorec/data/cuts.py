@@ -129,18 +129,18 @@ def take(cut: LeaveLastOne | LeaveOneOut | RandomFraction | TimeQuantile, log: I
             return _at_random(log, (count >= cut.at_least).astype(np.int64), seed, note)
         case RandomFraction(per_user=True):
             count = np.bincount(_target_users(log), minlength=len(log.users))
-            quota = np.minimum(np.floor(count * cut.fraction + 0.5 + 1e-9), np.maximum(count - 1, 0))
+            quota = np.minimum(_half_up(count * cut.fraction), np.maximum(count - 1, 0))
             note = f"{cut.fraction:g} of each user's events"
             if cut.users < 1:
                 known = np.flatnonzero(count)
-                n = min(math.floor(len(known) * cut.users + 0.5 + 1e-9), len(known))
+                n = int(_half_up(len(known) * cut.users))
                 drawn = _generator([*seed, 1]).choice(known, n, replace=False)
                 quota *= np.isin(np.arange(len(count)), drawn)
                 note += f", of {n} users"
             return _at_random(log, quota.astype(np.int64), seed, note)
         case RandomFraction():
             order = _content_order(log)
-            n = min(math.floor(len(order) * cut.fraction + 0.5 + 1e-9), max(len(order) - 1, 0))
+            n = min(int(_half_up(len(order) * cut.fraction)), max(len(order) - 1, 0))
             chosen = _generator(seed).choice(len(order), n, replace=False, shuffle=False)
             return Taken(_mask(log, order[chosen]), _mask(log, order[:0]), f"{cut.fraction:g} of all events")
 
@@ -189,6 +189,11 @@ def _content_order(log: Interactions) -> npt.NDArray[np.int64]:
     frame = pl.DataFrame({name: getattr(log, name)[rows] for name in names})
     order: npt.NDArray[np.int64] = rows[frame.select(pl.arg_sort_by(names)).to_series().to_numpy()]
     return order
+
+
+def _half_up(number: Any) -> Any:
+    """Rounded half up, also where a product falls short of the half by a rounding error; a number or an array."""
+    return np.floor(number + 0.5 + 1e-9)
 
 
 def _generator(seed: list[int]) -> np.random.Generator:
