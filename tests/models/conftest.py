@@ -41,7 +41,7 @@ def history() -> Callable[[list[list[int]]], Edges]:
 def solved() -> Callable[..., Any]:
     """A closed-form model by name and settings, fitted to a graph, without gradients."""
 
-    def fit(name: str, graph: Graph, **settings: Any) -> Model:
+    def fit(name: str, graph: Graph, /, **settings: Any) -> Model:
         kind = models.load(name)
         model = kind.from_graph(kind.Config(**settings), graph, torch.Generator().manual_seed(0))
         model.solve(graph, torch.Generator().manual_seed(0))

@@ -62,8 +62,23 @@ def test_few_vectors_keep_the_long_waves(drawn, solved):
     torch.testing.assert_close(value.double(), torch.outer(dense.U[:, 0], dense.Vh[0]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_train_user_folds_in_as_itself(drawn, solved, history):
-    model = solved("gebe", drawn(ROWS), dim=3, decay=2.0)
+def test_normalized_edges_weigh_by_the_degrees_of_their_ends(drawn, solved):
+    people, things = [sum(row) for row in ROWS], [sum(column) for column in zip(*ROWS, strict=True)]
+    weighed = [[x / math.sqrt(people[u] * things[i] or 1) for i, x in enumerate(row)] for u, row in enumerate(ROWS)]
+    model = solved("gebe", drawn(ROWS), dim=4, decay=1.0, normalized=True)
+    torch.testing.assert_close(scores(model), walks(weighed, 1.0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_union_is_one_graph_of_all_pairs(drawn, solved):
+    views, purchases = [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+    either = [[max(x, y) for x, y in zip(*rows, strict=True)] for rows in zip(views, purchases, strict=True)]
+    model = solved("gebe", drawn(views, purchases), dim=3, graph="union")
+    torch.testing.assert_close(scores(model), walks(either, 1.0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_train_user_folds_in_as_itself(drawn, solved, history, normalized):
+    model = solved("gebe", drawn(ROWS), dim=3, decay=2.0, normalized=normalized)
     torch.testing.assert_close(model.fold_in_vectors(history(ROWS)), model.users_UD, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.fold_in(history(ROWS)), scores(model), rtol=1e-4, atol=1e-6)
 
