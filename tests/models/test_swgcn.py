@@ -240,6 +240,28 @@ def test_weigher_valuator_and_alignment_train(reading):
     assert all((value - before[name]).abs().max() > 0.01 for name, value in model.named_parameters())
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_spectral_start_holds_who_met_what(shared):
+    """All singular vectors: inner products of the start are the joint graph's edges, each over sqrt(d_u d_i)."""
+    config = MODEL.Config(dim=4, init="spectral", init_std=0.3, shared_start=shared)
+    model = MODEL.from_graph(config, graph_from(VIEWS, BUYS), torch.Generator().manual_seed(1))
+    expected = torch.tensor([[1 / math.sqrt(4), 1 / math.sqrt(4), 0], [1 / math.sqrt(4)] * 2 + [0], [0, 0, 1]])
+    for table in model.vectors:
+        spectral, rest = table.detach()[:, :3], table.detach()[:, 3:]
+        assert spectral.std().item() == pytest.approx(0.3)
+        products = spectral[:3] @ spectral[3:].T
+        torch.testing.assert_close(products / products[2, 2], expected, rtol=1e-5, atol=1e-5)
+        assert rest.abs().min() > 0  # the graph has three vectors, and the model asked for four
+    again = MODEL.from_graph(config, graph_from(VIEWS, BUYS), torch.Generator().manual_seed(1))
+    assert torch.equal(again.vectors[0], model.vectors[0])
+
+
+def test_values_from_zero_leave_the_sum_of_behaviours():
+    model = model_of(VIEWS, BUYS, value_init="zero")
+    layers = [model.convolve(r, model.weights(r)[0]) for r in range(2)]
+    assert torch.equal(torch.cat(model.encode()), sum(layers))
+
+
 def test_an_edge_of_both_ends_alike_keeps_a_weight_of_its_own():
     """Equal logits, equal weights; a large logit does not overflow."""
     model = model_of([[1, 1, 0], [1, 1, 1]])

@@ -9,7 +9,7 @@ Chen, Wang, Lou, Gao & Xiong, SWGCN: Synergy weighted graph convolutional networ
 | (3): w~_ui;r, Auxiliary Preference Valuator | ``weights``                                                  |
 | (4) to (7): E_r^(l) = D~^-1/2 A~ D~^-1/2 E  | ``convolve``                                                 |
 | (8) to (11): attention over behaviours      | ``fuse``: W_q = ``query_DD``, W_k = ``key_DD``, W_v = ``value_DD`` |
-| (12): E* = g(E~_1, ..., E~_R)               | ``unite``                                                    |
+| (12): E* = g(E~_1, ..., E~_R)               | ``fuse``, ``union`` is g                                     |
 | (14): y_ui = <e*_u, e*_i>                   | ``score`` of ``TwoTower``                                    |
 | (15): L_SAT                                 | ``align``, ``valuator_l2`` is gamma_1                        |
 | (16): L_BPR                                 | ``losses``, ``l2`` is gamma_2                                |
@@ -17,7 +17,8 @@ Chen, Wang, Lou, Gao & Xiong, SWGCN: Synergy weighted graph convolutional networ
 
 Deviations: BPR is the mean, not the sum, over the batch, as in the authors' code. ``alignment`` reads (15) in three
 ways, since the printed difference lets w~ grow without bound and gives w no gradient: a softmax sums to one whatever
-its inputs. Ours and off by default: ``shared_start``, ``readout``, ``l2_of`` the batch's rows, ``hide_positives``.
+its inputs. Ours and off by default: ``shared_start``, ``readout``, ``l2_of`` the batch's rows, ``hide_positives``, the
+spectral ``init``, ``value_init`` at zero.
 
 Shape letters: B batch, U users, I items, N = U + I nodes, R behaviours, E edges, D embedding, K distinct nodes of the
 batch, J a positive and its negatives, M = 1 + J with the user.
@@ -37,6 +38,7 @@ from macrorec.errors import ConfigError
 from macrorec.graph.bipartite import Graph
 from macrorec.ops.adjacency import Adjacency
 from macrorec.ops.edges import normalise, propagate, weigh
+from macrorec.ops.linear import csr_of, normalized, truncated_svd
 from macrorec.ops.losses import bpr, l2_rows
 
 
@@ -74,10 +76,12 @@ class SWGCNConfig:
     """g of (12)."""
     shared_start: bool = False
     """Whether all behaviours start from one E^(0)."""
-    init: Literal["xavier", "normal"] = "xavier"
-    """What E^(0) starts from: Xavier's uniform values for each table, or N(0, init_std^2)."""
+    init: Literal["xavier", "normal", "spectral"] = "xavier"
+    """What E^(0) starts from: Xavier's uniform values for each table; N(0, init_std^2); or ``spectral`` vectors."""
     init_std: float = 0.1
-    """Deviation of the normal distribution."""
+    """Deviation of the normal distribution, or of the entries of the spectral vectors."""
+    value_init: Literal["xavier", "zero"] = "xavier"
+    """What W_v starts from; at zero, (11) starts as the identity."""
     hide_positives: bool = False
     """Whether training takes a batch's positives out of the target graph: no edge helps to predict itself."""
     n_negatives: int = 4
@@ -123,10 +127,25 @@ class SWGCN(TwoTower):
                 nn.init.xavier_uniform_(table_ND, generator=generator)
             else:
                 nn.init.normal_(table_ND, std=self.config.init_std, generator=generator)
+        if self.config.init == "spectral":
+            start_NK = self.spectral(generator)
+            for table_ND in self.vectors:
+                table_ND.data[:, : start_NK.shape[1]] = start_NK * (self.config.init_std / start_NK.std())
         for beta_D in self.betas or []:
             nn.init.xavier_uniform_(beta_D[None], generator=generator)
         for matrix_DD in (self.query_DD, self.key_DD, self.value_DD):
             nn.init.xavier_uniform_(matrix_DD, generator=generator)
+        if self.config.value_init == "zero":
+            nn.init.zeros_(self.value_DD)
+
+    def spectral(self, generator: torch.Generator) -> Tensor:
+        """(P S^1/2, Q S^1/2), (N, K), of D_u^-1/2 A D_i^-1/2 ~ P S Q'; A joins all behaviours, K = D or its rank."""
+        graphs = [self.adjacency(r) for r in range(len(self.adjacencies))]
+        edges = [(a.start_N[: a.n_users + 1], a.node_F[: len(a)] - a.n_users) for a in graphs]
+        met = sum(csr_of(start_U, item_E, self.n_items) for start_U, item_E in edges)
+        left_UK, s_K, right_IK = truncated_svd(normalized(met.sign()), self.config.dim, generator)
+        start_NK: Tensor = torch.cat([left_UK, right_IK]) * s_K.sqrt()
+        return start_NK.float()
 
     @classmethod
     def memory(cls, config: SWGCNConfig, graph: Graph) -> int:
@@ -169,16 +188,19 @@ class SWGCN(TwoTower):
         return table_ND
 
     def fuse(self, x_KRD: Tensor) -> Tensor:
-        """(8) to (11): E~ = E + softmax(Q K' / sqrt(d)) V over the behaviours of each node."""
-        q_KRD, k_KRD, v_KRD = (x_KRD @ matrix_DD for matrix_DD in (self.query_DD, self.key_DD, self.value_DD))
-        attention_KRR = (q_KRD @ k_KRD.transpose(1, 2) / self.config.dim**0.5).softmax(2)
-        fused_KRD: Tensor = x_KRD + attention_KRR @ v_KRD
-        return fused_KRD
+        """(8) to (12): g of E~ = E + softmax(Q K' / sqrt(d)) V over the behaviours of each node: (K, D), or (K, R D).
 
-    def unite(self, x_KRD: Tensor) -> Tensor:
-        """(12): one vector per node."""
-        unions = {"sum": x_KRD.sum(1), "mean": x_KRD.mean(1), "concat": x_KRD.flatten(1)}
-        return unions[self.config.union]
+        Q K' is E (W_q W_k') E', and sum and mean stand before W_v, for they are linear: one product per
+        behaviour and one per node are left of three per behaviour.
+        """
+        query_KRD = x_KRD @ (self.query_DD @ self.key_DD.T / self.config.dim**0.5)
+        attention_KRR = (query_KRD @ x_KRD.transpose(1, 2)).softmax(2)
+        if self.config.union == "concat":
+            fused_KRD: Tensor = x_KRD + attention_KRR @ x_KRD @ self.value_DD
+            return fused_KRD.flatten(1)
+        heard_KD = (attention_KRR.sum(1, keepdim=True) @ x_KRD).squeeze(1)
+        fused_KD: Tensor = x_KRD.sum(1) + heard_KD @ self.value_DD
+        return fused_KD / x_KRD.shape[1] if self.config.union == "mean" else fused_KD
 
     def align(self, weight_E: Tensor, distance_E: Tensor) -> Tensor:
         """(15) for one behaviour, without 1/R: the mean over edges, and gamma_1 |w~|^2."""
@@ -191,7 +213,7 @@ class SWGCN(TwoTower):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         layers = [self.convolve(r, self.weights(r)[0]) for r in range(len(self.adjacencies))]
-        users_UD, items_ID = self.unite(self.fuse(torch.stack(layers, 1))).tensor_split([self.n_users])
+        users_UD, items_ID = self.fuse(torch.stack(layers, 1)).tensor_split([self.n_users])
         return users_UD, items_ID
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
@@ -203,7 +225,7 @@ class SWGCN(TwoTower):
         edges = [self.weights(r, hidden[r]) for r in range(n_behaviors)]
         seeds = self.seeds(batch.generator)
         layers = [self.convolve(r, edges[r][0], rows_K, seeds[r]) for r in range(n_behaviors)]
-        final_KD = self.unite(self.fuse(torch.stack(layers, 1)))
+        final_KD = self.fuse(torch.stack(layers, 1))
         users_BD, others_BJD = embedding(place_BM, final_KD).tensor_split([1], dim=1)
         score_BJ = (users_BD * others_BJD).sum(-1)
         share = config.alignment_weight if self.aligned else 0.0
