@@ -20,11 +20,12 @@ SEVERAL_BEHAVIORS = {"cascadingrank", "evidence", "ghcf", "mbgcn", "ncf", "ngcf"
 """Models of several behaviours: their one data set of the six is Taobao."""
 VARIANTS = {
     "cascadingrank-taobao-extra",
-    "evidence-market",
-    "evidence-taobao-extra",
     "ccbie-ml-100k-history",
     "ccbie-ml-100k-u1-drawn",
     "ccbie-ml-100k-u1-wide",
+    "evidence-market",
+    "evidence-taobao-extra",
+    "gebe-mb-taobao",
     "lightgcn-mb-taobao",
     "macgnn-ml-100k-stream-clusters",
     "macgnn-ml-100k-stream-kmeans",
@@ -35,6 +36,8 @@ VARIANTS = {
     "ngcf-ob-taobao",
     "retarget-sets-taobao",
     "retarget-taobao-extra",
+    "swgcn-128-taobao",
+    "swgcn-free-taobao",
     "swgcn-market",
     "swgcn-printed-taobao",
     "swgcn-small-taobao",
