@@ -96,6 +96,15 @@ macrorec reproduce ease-shop --seeds 0
     )
 
 
+def test_a_published_value_may_speak_of_one_recipe_of_its_model():
+    known = [{**value, "recipe": "bpr-shop"} for value in KNOWN[:2]]
+    runs = [RUNS[0], {**RUNS[0], "recipe": "bpr-mb-shop", "run": "bpr-mb-shop-0"}]
+    own, other = (line for line in section("shop", runs, known, []).splitlines() if "| 300 |" in line)
+    assert own.startswith("| bpr-mb-shop") and "0.3100" not in own
+    assert other.startswith("| bpr-shop") and "0.3100 / 0.0500" in other
+    assert "| bpr-mb-shop | hr@10 |" not in section("shop", runs, known, [])
+
+
 def test_sections_stand_on_the_page_by_data_set(tmp_path: Path):
     other = row("ease-town", 0, 0.5, run="ease-town-0")
     files = {f"recipes__{n}_json": own for n, own in enumerate([*RUNS[:2], other])}

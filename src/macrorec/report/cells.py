@@ -62,6 +62,11 @@ def model(row: Row) -> str:
     return str(row["config"]["model"]["name"])
 
 
+def speaks_of(known: Row, row: Row) -> bool:
+    """Whether a published value is of a run's model; and of its recipe, where the value names one."""
+    return bool(known["model"].lower() == model(row) and known.get("recipe", row["recipe"]) == row["recipe"])
+
+
 def dataset(row: Row) -> str:
     """What follows the model's name and its variant's in the recipe's: ``taobao`` of ``ngcf-mb-taobao``.
 

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from macrorec.eval.links import PROBES
-from macrorec.report.cells import Row, by_label, code, model, reproducing, seeds, spread, table
+from macrorec.report.cells import Row, by_label, code, model, reproducing, seeds, speaks_of, spread, table
 
 METRICS = ("auc_roc", "auc_pr")
 """Metrics of each reading, and of published tables."""
@@ -68,7 +68,7 @@ def beside(groups: Groups, published: Sequence[Row]) -> str:
     body = []
     for known in published:
         for own, rows in groups.items():
-            if model(rows[0]) != known["model"].lower():
+            if not speaks_of(known, rows[0]):
                 continue
             gaps = [_gap(rows, known["metric"] + reading, known["value"]) for reading in READINGS]
             body.append([own, known["metric"], f"{known['value']:.4f}", *gaps, known["source"]])

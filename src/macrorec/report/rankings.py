@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from macrorec.eval.metrics import COHORTS
 from macrorec.report import degrees
-from macrorec.report.cells import Row, by_label, code, model, reproducing, seeds, spread, table, tied
+from macrorec.report.cells import Row, by_label, code, model, reproducing, seeds, speaks_of, spread, table, tied
 
 FIRST = 2
 """Metrics of a run that stand in three columns; the others stand in a table of their own, over all held-out items."""
@@ -124,7 +124,7 @@ def _compared(groups: Groups, published: Sequence[Row]) -> list[list[str]]:
     for known in published:
         for own, rows in groups.items():
             values = [r["metrics"]["test"][known["metric"]] for r in rows if known["metric"] in r["metrics"]["test"]]
-            if values and model(rows[0]) == known["model"].lower():
+            if values and speaks_of(known, rows[0]):
                 ours = statistics.mean(values)
                 gap = f"{ours - known['value']:+.4f}"
                 result.append([own, known["metric"], f"{ours:.4f}", f"{known['value']:.4f}", gap, known["source"]])
@@ -167,7 +167,7 @@ def _cost(rows: Sequence[Row]) -> list[str]:
 
 def _known(rows: Sequence[Row], metrics: Sequence[str], published: Sequence[Row]) -> str:
     """What was published of the model: ``0.0411 / 0.0240``."""
-    own = {row["metric"]: row["value"] for row in published if row["model"].lower() == model(rows[0])}
+    own = {row["metric"]: row["value"] for row in published if speaks_of(row, rows[0])}
     return " / ".join(f"{own[metric]:.4f}" for metric in metrics if metric in own)
 
 

@@ -7,7 +7,7 @@
     results/weights/<recipe>.json          the edge weights of a run: ``macrorec weights RUN``
     results/tuning/<recipe>.json           one search: ``macrorec tune NAME --out FILE``
     results/benchmarks/<name>.json         what a benchmark printed, one JSON object per line
-    results/published.json                 published values: dataset, model, metric, value, source
+    results/published.json                 published values: dataset, model (or one recipe of it), metric, value, source
 
 Equal files give an equal text, to the byte, and equal plots.
 """
