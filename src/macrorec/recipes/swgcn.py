@@ -80,9 +80,9 @@ SPECTRAL = replace(
 """Singular vectors of the joint graph hold what users have met before any training; one layer forgets least of it.
 
 HR@10 on valid, one seed each. At 256 dimensions after 8 epochs: self loops of 1 .161, of 4 .164; there a rate of 2e-3
-.169, of 4e-3 .167; the alignment as a product of half the loss .165, as a square .128; without the weigher .165; dropout
-of .3 .159 for .161. At 512 dimensions after 13 epochs: .247, without the alignment .248, with self loops of 1 .242; with
-twice the rate and an alignment of half the loss it fell from .227 after five.
+.169, of 4e-3 .167; the alignment as a product of half the loss .165, as a square .128; without the weigher .165;
+dropout of .3 .159 for .161. At 512 dimensions after 13 epochs: .247, without the alignment .248, with self loops of 1
+.242; with twice the rate and an alignment of half the loss it fell from .227 after five.
 """
 PATIENT = replace(FOUND, epochs=30, lr=1e-3)
 
