@@ -170,9 +170,10 @@ class NGCF(TwoTower):
         items_BJ = self.n_users + torch.cat([batch.items_B[:, None], batch.negatives_BN], 1)
         nodes_BM = torch.cat([batch.users_B[:, None], items_BJ], 1)
         rows_K, index_BM = torch.unique(nodes_BM, return_inverse=True)
-        final_BMZ = embedding(index_BM, self.encode_rows(rows_K, batch.generator))
-        score_BJ = (final_BMZ[:, :1] * final_BMZ[:, 1:]).sum(-1)
-        l2 = l2_rows(final_BMZ[..., : self.config.dim])
+        final_KZ = self.encode_rows(rows_K, batch.generator)
+        user_BZ1, items_BJZ = embedding(index_BM[:, 0], final_KZ)[..., None], embedding(index_BM[:, 1:], final_KZ)
+        score_BJ = torch.bmm(items_BJZ, user_BZ1).squeeze(2)  # (10)
+        l2 = l2_rows(embedding(nodes_BM, self.vectors_ND))
         return {"bpr": bpr(score_BJ[:, 0], score_BJ[:, 1:]), "l2": self.config.l2 * l2}
 
 
