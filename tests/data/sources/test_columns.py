@@ -46,7 +46,14 @@ def test_a_column_is_used_once() -> None:
     ("names", "wanted", "kind", "message"),
     [
         (["item"], {}, DataError, r"no column for user_id \(known names: user_id, user.*; the file has 'item'"),
-        (["user"], {}, DataError, "no column for item_id"),
+        (["user"], {}, DataError, "no column for item_id.*; say which, such as item_id=NAME"),
+        (
+            ["user", "time", "thing"],
+            {},
+            DataError,
+            "'time', 'thing'; say which, such as item_id=thing",
+        ),
+        (["whose", "what"], {"item_id": "what"}, DataError, "say which, such as user_id=whose"),
         (["user", "uid", "item"], {}, DataError, "both 'user' and 'uid' could be user_id"),
         (["user", "item"], {"user_id": "who"}, DataError, "no column 'who' for user_id; the file has 'user', 'item'"),
         (

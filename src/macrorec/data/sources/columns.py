@@ -9,8 +9,11 @@ from macrorec.data.log import COLUMNS
 from macrorec.errors import ConfigError, DataError
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": ("user", "uid", "visitor_id", "customer_id", "reviewer_id"),
-    "item_id": ("item", "iid", "movie_id", "product_id", "artist_id", "book_id", "business_id", "article_id"),
+    "user_id": ("user", "uid", "visitor_id", "visitor", "customer_id", "customer", "member_id", "reviewer_id"),
+    "item_id": (
+        *("item", "iid", "product_id", "product", "sku", "asin", "movie_id", "video_id", "artist_id", "track_id"),
+        *("song_id", "book_id", "business_id", "article_id", "news_id"),
+    ),
     "behavior": ("behaviour", "behavior_type", "feedback_type", "event", "event_type", "action"),
     "timestamp": ("datetime", "time", "ts", "date", "event_time", "unix_time", "created_at"),
     "weight": ("value", "count"),
@@ -56,7 +59,11 @@ def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str
     for ours in ("user_id", "item_id"):
         if ours not in mapping:
             names_of = ", ".join((ours, *ALIASES[ours]))
-            raise DataError(f"{where}: no column for {ours} (known names: {names_of}); the file has {listed(names)}")
+            free = next((name for name in names if name not in taken and meaning(name) is None), "NAME")
+            raise DataError(
+                f"{where}: no column for {ours} (known names: {names_of}); the file has {listed(names)}; "
+                f"say which, such as {ours}={free}"
+            )
     return mapping
 
 
