@@ -20,6 +20,10 @@ def test_a_run_is_finished_when_its_metrics_are_there(tmp_path: Path) -> None:
     run.write("config.json", {"seed": 3})
     with pytest.raises(DataError, match="is interrupted: run it again to finish it"):
         Run.open(run.folder)
+    (run.folder / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match="is a bundle; asked for is the folder of a run"):
+        Run.open(run.folder)
+    (run.folder / "manifest.json").unlink()
     (run.stage("fit") / "checkpoint").write_text("")
     run.write("fit.json", {})
     run.finish({"valid": {}, "test": {"ndcg@10": 0.5}})

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from macrorec import files, weights
-from macrorec.bundle import Bundle
+from macrorec.bundle import MANIFEST, Bundle
 from macrorec.clusters import Clusters
 from macrorec.errors import DataError, UserError
 
@@ -52,6 +52,8 @@ class Run:
         """The finished run in ``folder``. Raises DataError if there is none."""
         run = Run(Path(folder))
         if not run.finished:
+            if run.has(MANIFEST):
+                raise DataError(f"{run.folder} is a bundle; asked for is the folder of a run, as in runs/")
             state = "is interrupted: run it again to finish it" if run.has("config.json") else "is no run"
             raise DataError(f"{run.folder} {state} ({FINISHED} is missing)")
         return run
