@@ -221,12 +221,17 @@ def value_of(text: str) -> Any:
     return parsed["x"] if parsed.keys() == {"x"} else text
 
 
-def unknown(what: str, given: str, legal: Iterable[str]) -> str:
-    """The one line for a name that is not among ``legal``: the nearest, and all of them unless they are many."""
+def unknown(what: str, given: str, legal: Iterable[str], lister: str = "") -> str:
+    """The one line for a name that is not among ``legal``: the nearest, and all of them unless they are many.
+
+    Where many are legal and none is near, ``lister`` is the command that lists them.
+    """
     names = sorted(map(str, legal))
     near = difflib.get_close_matches(given, names) or [name for name in names if given and given in name]
-    if near and len(names) > _MANY:
+    if len(names) > _MANY and near:
         return f"unknown {what}: did you mean {' or '.join(map(repr, near[:3]))}?"
+    if len(names) > _MANY and lister:
+        return f"unknown {what}: {lister!r} lists the {len(names)} that there are, such as {names[0]!r}"
     return f"unknown {what}: {f'did you mean {near[0]!r}? ' if near else ''}legal are {', '.join(names) or 'none'}"
 
 

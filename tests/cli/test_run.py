@@ -72,7 +72,7 @@ def test_for_a_reader_the_mask_policy_stands_beside_the_numbers(call: Call) -> N
     ("arguments", "code", "line"),
     [
         (["run", "gfcf-gowala"], 2, "unknown recipe 'gfcf-gowala': did you mean 'gfcf-gowalla'"),
-        (["run", "nosuch"], 2, "unknown recipe 'nosuch': legal are attachment-"),
+        (["run", "nosuch"], 2, "unknown recipe 'nosuch': 'macrorec recipes' lists the"),
         (["run", "none.toml"], 2, "cannot read none.toml: No such file or directory"),
         (["run", "tiny.toml", "--set", "model.l3=1"], 2, "unknown key 'model.l3': legal are l2, precision"),
         (["run", "tiny.toml", "--set", "model.l2=x"], 2, "model.l2: input should be a valid number; got 'x'"),
@@ -154,7 +154,7 @@ def test_reproduce_puts_seeds_on_file_and_on_the_page(call: Call) -> None:
     assert call("reproduce", "bpr.toml")[0] == 2
 
 
-@pytest.mark.parametrize("verb", ["models", "metrics", "doctor"])
+@pytest.mark.parametrize("verb", ["models", "recipes", "metrics", "doctor"])
 def test_what_is_here_is_listed(call: Call, verb: str) -> None:
     code, out, _ = call(verb, "--json")
     answer = json.loads(out)
@@ -162,6 +162,9 @@ def test_what_is_here_is_listed(call: Call, verb: str) -> None:
     if verb == "models":
         rows = {row["name"]: row for row in answer["models"]}
         assert rows["lightgcn"]["settings"]["n_layers"] == 3 and "LightGCN" in rows["lightgcn"]["says"]
+    if verb == "recipes":
+        says = {row["name"]: row["says"] for row in answer["recipes"]}
+        assert says["ease-market"] == "Ridge regression on the synthetic market." and all(says.values())
     if verb == "metrics":
         assert {"recall@k", "ndcg@k", "ndcg_full@k", "hr@k", "auc", "gauc", "logloss", "auc_roc", "auc_pr"} <= {
             row["name"] for row in answer["metrics"]
@@ -170,6 +173,13 @@ def test_what_is_here_is_listed(call: Call, verb: str) -> None:
     if verb == "doctor":
         assert answer["self_test"] == "passed" and answer["recipes"] > 30
     assert call(verb)[0] == 0
+
+
+def test_recipes_are_listed_by_a_part_of_their_names(call: Call) -> None:
+    code, out, _ = call("recipes", "gowalla")
+    assert code == 0 and "gfcf-gowalla" in out and "gfcf-yelp" not in out
+    code, out, err = call("recipes", "atlantis")
+    assert (code, out) == (2, "") and "no recipe has 'atlantis' in its name" in err
 
 
 def test_a_broken_self_test_is_an_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

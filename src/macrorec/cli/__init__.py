@@ -61,6 +61,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "log": ("ingest:log", "Check or repair the event log of a service"),
     "keys": ("serve:keys", "Make, list, and remove the keys of the server's clients"),
     "models": ("about:models", "List the models and their settings"),
+    "recipes": ("about:recipes", "List the recipes: models on data sets, with their settings"),
     "metrics": ("about:metrics", "List the metrics and their definitions"),
     "doctor": ("about:doctor", "Check this installation and machine"),
 }

@@ -1,9 +1,11 @@
-"""Which verbs tell what is here: models, metrics, this installation?"""
+"""Which verbs tell what is here: models, recipes, metrics, this installation?"""
 
 from __future__ import annotations
 
 from importlib import util
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from macrorec.cli.options import Json
 from macrorec.cli.output import answer, table
@@ -32,6 +34,26 @@ def models(json: Json = False) -> None:
         lines += [f"{row['name']}: {row['says']}"]
         lines += [f"    model.{key} = {value}" for key, value in row["settings"].items()]
     answer({"models": rows}, json, lines)
+
+
+def recipes(
+    part: Annotated[str, typer.Argument(metavar="[TEXT]", help="Only those with this in their names.")] = "",
+    json: Json = False,
+) -> None:
+    """List the recipes: models on data sets, with their settings.
+
+    ``macrorec run`` takes their names; a run writes its settings to config.json in its folder.
+
+    Example: macrorec recipes taobao
+    """
+    from macrorec import recipes as known
+    from macrorec.errors import ConfigError
+
+    claims = known.with_claims(part)
+    if not claims:
+        raise ConfigError(f"no recipe has {part!r} in its name; 'macrorec recipes' lists all")
+    rows = [{"name": name, "says": says} for name, says in claims.items()]
+    answer({"recipes": rows}, json, table([["recipe", "what it is"], *([row["name"], row["says"]] for row in rows)]))
 
 
 def metrics(json: Json = False) -> None:

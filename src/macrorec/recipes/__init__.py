@@ -36,8 +36,15 @@ def find(name: str) -> Recipe:
     """The function behind ``name``; its docstring says what the recipe claims."""
     recipes = _recipes()
     if name not in recipes:
-        raise ConfigError(configs.unknown(f"recipe {name!r}", name, recipes))
+        raise ConfigError(configs.unknown(f"recipe {name!r}", name, recipes, "macrorec recipes"))
     return recipes[name]
+
+
+def with_claims(part: str = "") -> dict[str, str]:
+    """Name -> the first paragraph of what it claims, for all with ``part`` in their names; as the modules have them."""
+    found = [(name, recipe) for name, recipe in _recipes().items() if part in name]
+    found.sort(key=lambda pair: (pair[1].__module__, pair[1].__code__.co_firstlineno))
+    return {name: " ".join((inspect.getdoc(recipe) or "").split("\n\n")[0].split()) for name, recipe in found}
 
 
 def space(name: str) -> Mapping[str, Any]:
