@@ -29,8 +29,8 @@ def ncf_gmf_taobao() -> RunConfig:
 
 
 def ncf_mlp_taobao() -> RunConfig:
-    """A perceptron over two vectors. Dropout and small steps keep it from overfitting at once, as valid shows."""
-    return datasets.taobao(MODEL.Config(kind="mlp", dropout=0.2), replace(SELDOM, lr=3e-4))
+    """A perceptron over two vectors: the best of 8 trials, all of which end where popularity does."""
+    return datasets.taobao(MODEL.Config(kind="mlp", dim=128, dropout=0.2, l2=1.11e-5), replace(SELDOM, lr=2.1e-4))
 
 
 def ncf_neumf_taobao() -> RunConfig:
