@@ -34,5 +34,5 @@ def ncf_mlp_taobao() -> RunConfig:
 
 
 def ncf_neumf_taobao() -> RunConfig:
-    """Both, on vectors of their own."""
-    return datasets.taobao(MODEL.Config(kind="neumf"), SELDOM)
+    """Both, on vectors of their own: the best of 8 trials."""
+    return datasets.taobao(MODEL.Config(kind="neumf", dim=128, dropout=0.5, l2=1.13e-5), replace(SELDOM, lr=1.81e-4))
