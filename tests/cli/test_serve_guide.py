@@ -28,8 +28,8 @@ def test_the_commands_do_what_the_guide_says(tmp_path: Path) -> None:
     (tmp_path / "macrorec").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m macrorec "$@"\n')
     (tmp_path / "macrorec").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "no_proxy": "*"}
-    command = ["timeout", "--foreground", "100", "bash", "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    command = ["timeout", "--foreground", "400", "bash", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=420)
     assert done.returncode == 0, done.stdout + done.stderr
     ready, answer, snapshot, loaded, back, gone = (
         json.loads(line) for line in re.findall(r"^(\{.*?\})(?:\d.*)?$", done.stdout, re.MULTILINE)

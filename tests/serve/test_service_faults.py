@@ -45,6 +45,9 @@ def close(service: Service, log: SqliteLog) -> None:
 
 # --- killed ---
 
+SOME = 100
+"""Bytes of acknowledged names, each shorter than ten, before a kill may come: a loaded machine is slow to say them."""
+
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_under_load_it_knows_each_acknowledged_event_once(bundle: Path, tmp_path: Path, rounds: int) -> None:
@@ -61,10 +64,10 @@ def test_killed_under_load_it_knows_each_acknowledged_event_once(bundle: Path, t
         assert server.stdin is not None and server.stdout is not None
         try:
             for turn in range(rounds):
-                before, limit = told.stat().st_size, time.monotonic() + 60
+                enough, limit = told.stat().st_size + SOME, time.monotonic() + 60
                 print("go", file=server.stdin, flush=True)
                 pid = int(server.stdout.readline())
-                while told.stat().st_size == before and time.monotonic() < limit and turn % 5 < 4:
+                while told.stat().st_size < enough and time.monotonic() < limit and turn % 5 < 4:
                     time.sleep(0.005)  # in every fifth round it may be killed while it starts
                 time.sleep(float(random.uniform(0, 0.3)))
                 os.kill(pid, signal.SIGKILL)
@@ -77,7 +80,7 @@ def test_killed_under_load_it_knows_each_acknowledged_event_once(bundle: Path, t
 
 def check(bundle: Path, data: Path, told: Path) -> None:
     acknowledged = told.read_text().split()
-    assert len(acknowledged) == len(set(acknowledged)) > 20
+    assert len(acknowledged) == len(set(acknowledged)) >= 20
     service, log = served(bundle, data)
     views = [view_of(service, user) for user in acknowledged]
     assert all(view is not None and view.events == 1 and len(view.items) == 1 for view in views)
