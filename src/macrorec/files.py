@@ -56,18 +56,24 @@ def write_json(path: Path, value: Any) -> None:
     write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-@contextmanager
-def new_folder(folder: Path, marker: str) -> Iterator[Path]:
-    """A temporary folder that becomes ``folder`` when the block ends well, and vanishes when it does not.
-
-    An existing ``folder`` is replaced only if it is empty or holds a file named ``marker``; else UserError.
-    """
+def may_become(folder: Path, marker: str) -> None:
+    """Raise UserError where ``new_folder`` would: to be called before long work whose result goes there."""
     if folder.exists() and not (folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir()))):
         raise UserError(
             f"cannot write {folder}: it exists and is not a folder that macrorec wrote; choose another name"
         )
     with told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path, marker: str) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder`` when the block ends well, and vanishes when it does not.
+
+    An existing ``folder`` is replaced only if it is empty or holds a file named ``marker``; else UserError.
+    """
+    may_become(folder, marker)
+    with told(folder):
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         yield temporary

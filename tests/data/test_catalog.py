@@ -115,10 +115,10 @@ def test_rows_of_one_item_add_up(write: Write) -> None:
 
 
 def test_the_item_column_of_the_log_may_be_named(write: Write) -> None:
-    source = write("asin,category\nB1,x\n")
-    with pytest.raises(DataError, match="no column for item_id in this item file; it has 'asin', 'category'"):
+    source = write("ware,category\nB1,x\n")
+    with pytest.raises(DataError, match="no column for item_id in this item file; it has 'ware', 'category'"):
         read(source, ["B1"])
-    named = Source(path="log", items=source.items, columns={"item_id": "asin"})
+    named = Source(path="log", items=source.items, columns={"item_id": "ware"})
     assert lists(read(named, ["B1"])) == [["x"]]
 
 

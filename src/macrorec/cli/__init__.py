@@ -42,6 +42,7 @@ from macrorec.errors import ConfigError, ResourceError, UserError
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("recommend:demo", "See everything work on a small synthetic market"),
     "data": ("data:app", "Import, describe, check, convert, group, or make a behaviour log"),
+    "fit": ("fit:fit", "Fit a model to one's own log, save a bundle, and recommend"),
     "run": ("run:run", "Fit and evaluate a recipe or a TOML file"),
     "evaluate": ("run:evaluate", "Evaluate a finished run again"),
     "tune": ("run:tune", "Search a model's settings on the validation part"),

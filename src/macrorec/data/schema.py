@@ -102,5 +102,6 @@ def _undeclared(raw: Mapping[str, pl.DataFrame], seen: Sequence[str]) -> str:
     tables = [*(f'{{ name = {name}, role = "auxiliary", mask = false }}' for name in others), f"{{ name = {target} }}"]
     return (
         f"the log has the behaviours {', '.join(map(repr, seen))}; say which is the target, "
-        f"such as target={target} in Python, or in [source]: behaviors = [{', '.join(tables)}]"
+        f"such as target={target} in Python, or --target {target}, "
+        f"or in [source]: behaviors = [{', '.join(tables)}]"
     )

@@ -39,6 +39,7 @@ def test_a_column_is_used_once() -> None:
     defaults = {"user_id": "1", "item_id": "2", "weight": "3"}
     taken = match(["user", "item", "rating"], {"weight": "rating"}, {}, "f")
     assert taken == {"user_id": "user", "item_id": "item", "weight": "rating"}
+    assert match(["product", "sku", "Customer"], {}, {}, "f") == {"user_id": "Customer", "item_id": "sku"}
     assert match(["1", "2", "3"], {"label": "3"}, defaults, "f") == {"user_id": "1", "item_id": "2", "label": "3"}
 
 

@@ -20,6 +20,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "label": ("rating", "stars", "click"),
 }
 """Names that stand for ours, besides ours; compared without case, spaces, ``_`` and ``-``."""
+BARE = ("customer", "visitor", "product")
+"""Those that beside another one are a name for people, not an id."""
 
 
 def meaning(name: str) -> str | None:
@@ -51,11 +53,12 @@ def match(names: Sequence[str], wanted: Mapping[str, str], defaults: Mapping[str
             continue
         found = [name for name in names if meaning(name) == ours and name not in taken]
         exact = [name for name in found if plain_name(name) == plain_name(ours)]
-        if len(exact or found) > 1:
-            both = " and ".join(map(repr, (exact or found)[:2]))
-            raise DataError(f"{where}: both {both} could be {ours}; say which, such as {ours}={found[0]}")
-        if found:
-            mapping[ours] = (exact or found)[0]
+        best = exact or [name for name in found if plain_name(name) not in BARE] or found
+        if len(best) > 1:
+            both = " and ".join(map(repr, best[:2]))
+            raise DataError(f"{where}: both {both} could be {ours}; say which, such as {ours}={best[0]}")
+        if best:
+            mapping[ours] = best[0]
     for ours in ("user_id", "item_id"):
         if ours not in mapping:
             names_of = ", ".join((ours, *ALIASES[ours]))
