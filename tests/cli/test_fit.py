@@ -40,6 +40,15 @@ def test_the_bundle_answers_as_the_model_in_python(call: Call) -> None:
     assert (told["users"], told["items"], told["model"]) == (3, 3, "itemknn")
 
 
+def test_seed_and_positive_are_those_of_python(call: Call) -> None:
+    Path("rated.csv").write_text("user,item,rating\n" + "".join(f"{row},{2 + n}\n" for n, row in enumerate(ROWS)))
+    words = ("--positive", 4, "--seed", 3, "--model", "bpr", "--set", "epochs=1", "--user", "bob", "--json", "--quiet")
+    told = json.loads(call("fit", "rated.csv", "b", *words)[1])["recommendations"]
+    asked = macrorec.fit("rated.csv", "bpr", positive=4, seed=3, epochs=1).recommend(["bob"], 10).to_dicts()
+    other = macrorec.fit("rated.csv", "bpr", positive=4, epochs=1).recommend(["bob"], 10).to_dicts()
+    assert told == asked != other and len(told) == 1  # of three items with four stars or more, bob has two
+
+
 def test_without_a_user_it_shows_those_with_the_most_items(call: Call) -> None:
     code, out, _ = call(*FIT, "-k", 2)
     assert code == 0
