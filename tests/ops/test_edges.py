@@ -189,8 +189,8 @@ def test_torch_computes_the_same_in_single_precision(monkeypatch):
 
     ours = once()
     monkeypatch.setattr(module, "compiled", lambda x: False)
-    for a, b in zip(ours, once(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(ours, once(), strict=True):  # sums over edges cancel: what counts is the size of the largest
+        torch.testing.assert_close(a, b, rtol=0, atol=3e-6 * float(b.abs().max()))
 
 
 def test_dropout_keeps_a_share_of_its_own_for_every_seed_row_and_column():
